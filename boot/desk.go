@@ -1,0 +1,43 @@
+package boot
+
+import (
+	"sync"
+	"time"
+
+	"bramble/node"
+)
+
+// Desk is where servers ask. It puts a board's state, the present rules and the clock to Decide, and records
+// that a boot has begun, so that two packets of one board at the same moment never open two boots.
+type Desk struct {
+	Nodes  *node.Registry
+	Rules  func() Rules     // the present snapshot
+	Record func(node.Event) // appends to the journal and folds into Nodes before it returns
+	Now    func() time.Time
+
+	mu sync.Mutex
+}
+
+// Ask answers one question of a server. q.Now may be left zero.
+func (d *Desk) Ask(q Request) Plan {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if q.Now.IsZero() {
+		q.Now = d.Now()
+	}
+	n, _ := d.Nodes.Get(q.MAC)
+	p := Decide(q, n, d.Rules())
+	switch {
+	case p.Serve && p.Begins:
+		d.Record(node.Event{
+			Time: q.Now, Kind: node.BootStarted, Node: q.MAC, Boot: p.Boot, Serial: q.Serial, Model: q.Model,
+			Name: p.Name, Image: p.Image, Commit: p.Commit, Text: p.Reason,
+		})
+	case !p.Serve && q.Step == Discover && n.Problem != p.Reason:
+		// once per change of mind, not once per DISCOVER
+		d.Record(node.Event{
+			Time: q.Now, Kind: node.BootRefused, Node: q.MAC, Serial: q.Serial, Model: q.Model, Text: p.Reason,
+		})
+	}
+	return p
+}
