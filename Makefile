@@ -1,0 +1,63 @@
+# bramble. `make help` lists the targets.
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+NODES    ?= 1
+BOARD    ?= virt
+FUZZTIME ?= 20s
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+STATIC   := CGO_ENABLED=0 go build -trimpath
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## install what tests and demo need (Debian packages; quiet when all is there)
+	@lab/setup
+
+build: build/bramble build/pisim ## build/bramble and build/pisim for this machine
+
+# Stage 1 runs on the nodes, so it is always arm64; bramble carries it inside.
+build/stage1: FORCE
+	@mkdir -p build cmd/bramble/embed
+	@GOOS=linux GOARCH=arm64 $(STATIC) -ldflags '-s -w' -o build/stage1 ./cmd/stage1
+	@cmp -s build/stage1 cmd/bramble/embed/stage1 || cp build/stage1 cmd/bramble/embed/stage1
+
+build/bramble: build/stage1 FORCE
+	@$(STATIC) -ldflags '$(LDFLAGS)' -o $@ ./cmd/bramble
+
+build/pisim: FORCE
+	@$(STATIC) -ldflags '-s -w' -o $@ ./cmd/pisim
+
+build/bramble-arm64: build/stage1
+	@GOOS=linux GOARCH=arm64 $(STATIC) -ldflags '$(LDFLAGS)' -o $@ ./cmd/bramble
+
+image: setup ## make (or reuse) the lab image: Debian arm64 laid out as Raspberry Pi OS
+	@lab/image/build
+
+demo: setup build ## power on NODES=1 virtual Pi 3B+ (BOARD=virt or raspi3b) and log in over SSH
+	@go run ./cmd/demo -bramble build/bramble -image "$$(lab/image/build)" -nodes $(NODES) -board $(BOARD)
+
+test: setup build lint ## all tests: units with -race, fuzz targets, namespaces, storm, QEMU
+	@.ci/test
+
+lint: build/stage1 ## gofmt, vet, staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "gofmt would change these files; run gofmt -w on them" >&2; exit 1; }
+	@go vet ./...
+	@go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+
+fuzz: setup build/stage1 ## every fuzz target for FUZZTIME=20s each
+	@.ci/fuzz $(FUZZTIME)
+
+bench: setup build ## benchmarks against the peers, as a table with ratios
+	@.ci/bench
+
+deb: build/bramble build/bramble-arm64 ## Debian packages for this machine and for a master Pi
+	@.ci/deb $(VERSION)
+
+clean: ## remove what was built (the lab image stays in the cache)
+	@rm -rf build cmd/bramble/embed/stage1
+
+FORCE:
+.PHONY: help setup build image demo test lint fuzz bench deb clean FORCE
