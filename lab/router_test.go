@@ -1,0 +1,104 @@
+package lab_test
+
+import (
+	"context"
+	"encoding/hex"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"bramble/lab"
+)
+
+// discoverHex is the DISCOVER of a Pi 3B+ ROM, MAC b8:27:eb:69:20:2e (pi-netboot.md section 6).
+var discoverHex = "0101060026f3033900000000" + strings.Repeat("00", 16) + "b827eb69202e" + strings.Repeat("00", 10+192) +
+	"63825363350101370e2b3c4380818283848586874201035d0200005e030102016111002e20694c2e20694c2e20694c2e20694c" +
+	"3c20505845436c69656e743a417263683a30303030303a554e44493a303032303031ff"
+
+// discover broadcasts the DISCOVER from host, which has no address.
+func discover(t *testing.T, host *lab.Host) {
+	t.Helper()
+	packet, err := hex.DecodeString(discoverHex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bind := func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = syscall.BindToDevice(int(fd), "eth0") })
+		if err != nil {
+			return err
+		}
+		return failed
+	}
+	err = host.Do(func() error {
+		c, err := (&net.ListenConfig{Control: bind}).ListenPacket(t.Context(), "udp4", "0.0.0.0:68")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.WriteTo(packet, &net.UDPAddr{IP: net.IPv4bcast, Port: 67})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestHouseRouter(t *testing.T) {
+	lab.Need(t, "ip", "nsenter", "dnsmasq")
+	for _, test := range []struct {
+		name   string
+		cfg    lab.RouterConfig
+		want   []string // lines of the log contain these, in this order
+		absent string
+	}{
+		{
+			name: "plain", cfg: lab.RouterConfig{},
+			want:   []string{"DHCPDISCOVER(eth0) b8:27:eb:69:20:2e", "DHCPOFFER(eth0) 10.77.0.", "option: 53 message-type  2"},
+			absent: "option: 66",
+		},
+		{
+			name: "option 66", cfg: lab.RouterConfig{TFTPServer: "10.77.0.5"},
+			want: []string{"DHCPOFFER(eth0) 10.77.0.", "option: 66 tftp-server  10.77.0.5"},
+		},
+		{
+			name: "no offers", cfg: lab.RouterConfig{NoOffers: true},
+			want:   []string{"DHCPDISCOVER(eth0) b8:27:eb:69:20:2e no address available"},
+			absent: "DHCPOFFER",
+		},
+		{
+			name: "rival", cfg: lab.RouterConfig{Proxy: "Raspberry Pi Boot"},
+			want:   []string{"PXE(eth0) b8:27:eb:69:20:2e proxy", "option: 43 vendor-encap"},
+			absent: "DHCPOFFER",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			seg := lab.NewSegment(t)
+			router := seg.HouseRouter(test.cfg)
+			pi := seg.Host("pi")
+			discover(t, pi)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			for _, want := range test.want {
+				if _, err := router.WaitLog(ctx, want); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if log := strings.Join(router.Log(), "\n"); test.absent != "" && strings.Contains(log, test.absent) {
+				t.Errorf("the log has %q:\n%s", test.absent, log)
+			}
+		})
+	}
+}
+
+func TestHouseRouterRefusesHalfAnAnswer(t *testing.T) {
+	lab.Need(t, "ip", "nsenter", "dnsmasq")
+	seg := lab.NewSegment(t)
+	_, err := seg.AddRouter(lab.RouterConfig{Args: []string{"--no-such-option"}})
+	if err == nil || !strings.Contains(err.Error(), "command line option") {
+		t.Errorf("dnsmasq with a wrong argument: %v; want what it said", err)
+	}
+}
