@@ -1,0 +1,109 @@
+package tftp
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/pin/tftp/v3/netascii"
+)
+
+// File is what a Tree hands out. Reads come in order, in pieces of some ten kilobytes, from one goroutine.
+// Files of the same content should share it: a hundred boards read the same kernel at once.
+type File interface {
+	io.ReaderAt
+	Size() int64 // bytes
+	Close() error
+}
+
+// Bytes makes a File of b, which is shared and must not change.
+func Bytes(b []byte) File { return content{bytes.NewReader(b)} }
+
+type content struct{ *bytes.Reader }
+
+func (content) Close() error { return nil }
+
+// FS makes a File of an open file of a file system; it must be an io.ReaderAt, as those of os, embed and the
+// image's FAT are. Closing the File closes f.
+func FS(f fs.File) (File, error) {
+	r, ok := f.(io.ReaderAt)
+	if !ok {
+		return nil, fmt.Errorf("the file system's %T cannot be read at an offset; serve it from memory with tftp.Bytes", f)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("the file's size is not to be had: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file: %w", info.Name(), fs.ErrNotExist)
+	}
+	return opened{r, f, info.Size()}, nil
+}
+
+type opened struct {
+	io.ReaderAt
+	fs.File
+	size int64
+}
+
+func (o opened) Size() int64 { return o.size }
+
+// stream is the file as it goes over the wire. An empty file is one newline: with a tsize of 0 the firmware takes
+// the file for missing (firmware#1012).
+func stream(f File, octet bool) (r io.Reader, size int64) {
+	r, size = io.NewSectionReader(f, 0, f.Size()), f.Size()
+	if size == 0 {
+		r, size = bytes.NewReader([]byte("\n")), 1
+	}
+	if !octet {
+		r = netascii.ToReader(r)
+	}
+	return r, size
+}
+
+// blocks cuts a stream into DATA datagrams, reading many blocks at a time.
+type blocks struct {
+	r     io.Reader
+	size  int    // of a block
+	buf   []byte // four bytes of room, then the blocks that were read
+	at    int    // where the next block's header goes
+	have  int    // end of what was read
+	ended bool   // r has no more
+}
+
+const readAhead = 32 << 10
+
+func newBlocks(r io.Reader, size int, total int64) *blocks {
+	room := max(readAhead/size, 1) * size
+	if total < int64(room) { // a small file and its end fit into less
+		room = (int(total)/size + 1) * size
+	}
+	return &blocks{r: r, size: size, buf: make([]byte, headerSize+room), have: headerSize}
+}
+
+// next returns a whole DATA datagram and whether it is the last. The header lies over the end of the block before,
+// which was acknowledged; the datagram is valid until the next call.
+func (b *blocks) next(number uint16) (datagram []byte, last bool, err error) {
+	if b.have-b.at-headerSize < b.size && !b.ended {
+		if err := b.fill(); err != nil {
+			return nil, false, err
+		}
+	}
+	n := min(b.have-b.at-headerSize, b.size)
+	datagram = b.buf[b.at : b.at+headerSize+n]
+	putDATA(datagram, number)
+	b.at += n
+	return datagram, n < b.size, nil
+}
+
+// fill is called with less than a block left, so that what is left moves to the front.
+func (b *blocks) fill() error {
+	left := copy(b.buf[headerSize:], b.buf[b.at+headerSize:b.have])
+	n, err := io.ReadFull(b.r, b.buf[headerSize+left:])
+	b.at, b.have = 0, headerSize+left+n
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		b.ended, err = true, nil
+	}
+	return err
+}

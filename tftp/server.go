@@ -1,0 +1,197 @@
+// Package tftp is the file server of the boot ROM and the firmware: read-only, lock-step, with the options tsize and
+// blksize, and a retransmission timer that follows each client's round trip.
+//
+// What a client gets is the Tree's matter; what happened goes to the Observer. docs/boot.md tells what a Raspberry
+// Pi asks for and in which order.
+package tftp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Tree is the policy: which file a client gets under a name. The name is relative and clean (fs.ValidPath). An error
+// that is fs.ErrNotExist is a miss, which is normal; any other is a failure. Nothing of an error reaches the client.
+// Open is called from many goroutines; ctx ends with the request.
+type Tree interface {
+	Open(ctx context.Context, peer Peer, name string) (File, error)
+}
+
+// Server serves a Tree. The struct is the settings; the zero value of a field means what its comment says.
+type Server struct {
+	Tree      Tree
+	Observe   func(Report)  // hears of every request, in order, from one goroutine; nil: nobody listens
+	Log       *slog.Logger  // nil: no log
+	Block     int           // largest block size that is granted, 8 to 1468 bytes; 0: 1468, which fits a 1500-byte frame
+	Transfers int           // open at once, in total; 0: 512
+	PerClient int           // open at once for one client address; 0: 64
+	QueueTime time.Duration // how long a request waits for a place before it is forgotten; 0: 2 s
+	Patience  time.Duration // how long a client that has begun to read may be silent; 0: 10 s, start.elf's own (firmware#1292)
+}
+
+const (
+	shortPatience = 1500 * time.Millisecond
+	maxRequests   = 2048        // being looked up, waiting or running; beyond it requests are not read off the wire
+	maxReports    = 4096        // waiting for a slow Observer; beyond it reports are dropped and counted
+	again         = time.Second // a request that is repeated within it is a duplicate, not a new start
+)
+
+// running is a Server at work.
+type running struct {
+	Server
+	gate     *gate
+	reports  chan Report
+	requests chan struct{} // a place for each request in work
+
+	mu      sync.Mutex
+	clients map[netip.AddrPort]*transfer
+	dropped int
+}
+
+// Serve answers what comes in on conn, which is usually bound to port 69, until ctx ends; then it closes conn, lets
+// go of every transfer and returns nil. An error says that conn can no longer be read.
+func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
+	if s.Tree == nil {
+		return fmt.Errorf("the TFTP server has no Tree: set Server.Tree to what it shall serve")
+	}
+	r := &running{
+		Server:   s.withDefaults(),
+		reports:  make(chan Report, maxReports),
+		requests: make(chan struct{}, maxRequests),
+		clients:  map[netip.AddrPort]*transfer{},
+	}
+	r.gate = newGate(r.Transfers, r.PerClient)
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	told := make(chan struct{})
+	go func() { defer close(told); r.observe() }()
+
+	var work sync.WaitGroup
+	err := r.listen(ctx, conn, &work)
+	if ctx.Err() != nil {
+		err = nil
+	}
+	cancel()
+	conn.Close()
+	work.Wait()
+	close(r.reports)
+	<-told
+	return err
+}
+
+func (s *Server) withDefaults() Server {
+	d := *s
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Block < minBlock || d.Block > maxBlock4 {
+		d.Block = maxBlock4
+	}
+	d.Transfers = orElse(d.Transfers, 512)
+	d.PerClient = orElse(d.PerClient, 64)
+	d.QueueTime = orElse(d.QueueTime, 2*time.Second)
+	d.Patience = orElse(d.Patience, 10*time.Second)
+	return d
+}
+
+func orElse[T int | time.Duration](v, otherwise T) T {
+	if v <= 0 {
+		return otherwise
+	}
+	return v
+}
+
+// listen reads requests and starts a transfer for each that is new.
+func (r *running) listen(ctx context.Context, conn *net.UDPConn, work *sync.WaitGroup) error {
+	in, err := newListener(conn)
+	if err != nil {
+		return err
+	}
+	for {
+		datagram, peer, err := in.read()
+		if err != nil {
+			return fmt.Errorf("the TFTP port %s cannot be read any more: %w", conn.LocalAddr(), err)
+		}
+		request, err := parseRequest(datagram)
+		if err != nil {
+			continue // strangers cost nothing
+		}
+		select {
+		case r.requests <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		own, stop := context.WithCancel(ctx)
+		t := &transfer{server: r, peer: peer, request: request, began: time.Now(), cancel: stop}
+		if !r.register(t) {
+			stop()
+			<-r.requests
+			continue
+		}
+		work.Go(func() {
+			defer func() { stop(); r.forget(t); <-r.requests }()
+			t.run(own)
+		})
+	}
+}
+
+// register makes t the transfer of its client port. It declines a duplicate of the one that is under way, and lets
+// go of an older one that t takes the place of: client ports come again in every stage of a boot.
+func (r *running) register(t *transfer) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old := r.clients[t.peer.Addr]; old != nil {
+		if old.sameAs(t) {
+			return false
+		}
+		old.replaced.Store(true)
+		old.cancel()
+	}
+	r.clients[t.peer.Addr] = t
+	return true
+}
+
+// sameAs reports whether a newer request is only another copy of t's: one that the network doubled, or that the
+// client repeated before it saw the answer, which the timer sends again anyway.
+func (t *transfer) sameAs(newer *transfer) bool {
+	return t.request.name == newer.request.name && t.request.write == newer.request.write &&
+		newer.began.Sub(t.began) < again && !(t.acked.Load() && t.closing.Load())
+}
+
+func (r *running) forget(t *transfer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.clients[t.peer.Addr] == t {
+		delete(r.clients, t.peer.Addr)
+	}
+}
+
+// tell hands a report to the Observer's goroutine without ever waiting for it.
+func (r *running) tell(report Report) {
+	if r.Observe == nil {
+		return
+	}
+	select {
+	case r.reports <- report:
+	default:
+		r.mu.Lock()
+		r.dropped++
+		n := r.dropped
+		r.mu.Unlock()
+		if n&(n-1) == 0 {
+			r.Log.Warn("tftp: the observer is too slow, reports were dropped", "dropped", n)
+		}
+	}
+}
+
+func (r *running) observe() {
+	for report := range r.reports {
+		r.Observe(report)
+	}
+}
