@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"bramble/lab"
+	"bramble/lab/wire"
 )
 
 // discoverHex is the DISCOVER of a Pi 3B+ ROM, MAC b8:27:eb:69:20:2e (pi-netboot.md section 6).
@@ -91,6 +92,28 @@ func TestHouseRouter(t *testing.T) {
 				t.Errorf("the log has %q:\n%s", test.absent, log)
 			}
 		})
+	}
+}
+
+func TestSpanningTreeHidesTheFirstDiscover(t *testing.T) {
+	lab.Need(t, "ip", "nsenter", "dnsmasq")
+	t.Parallel()
+	seg := lab.NewSegment(t)
+	router := seg.HouseRouter(lab.RouterConfig{})
+	pi := seg.HostBehind(wire.Faults{DropFirst: time.Second}, "pi")
+	discover(t, pi)
+	for there, _ := pi.Wire.Stats(); there.Blocked == 0; there, _ = pi.Wire.Stats() {
+		time.Sleep(time.Millisecond)
+	}
+	if log := strings.Join(router.Log(), "\n"); strings.Contains(log, "DHCPDISCOVER") {
+		t.Errorf("the router heard the first DISCOVER:\n%s", log)
+	}
+	time.Sleep(time.Second)
+	discover(t, pi)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := router.WaitLog(ctx, "DHCPOFFER(eth0)"); err != nil {
+		t.Error(err)
 	}
 }
 
