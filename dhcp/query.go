@@ -1,8 +1,8 @@
 // Package dhcp answers the boot ROMs and EEPROM bootloaders of Raspberry Pis, beside a router that gives out the
 // addresses (proxyDHCP, the default) or as the only DHCP server of a segment (Authority).
 //
-// Parse and Reply are pure: bytes to a value, a value to bytes. Server owns the sockets. Prober asks a segment who
-// else serves there and says what is wrong in sentences.
+// Parse and Reply are pure: bytes to a value, a value to bytes. Server owns the sockets. Probe asks a segment who
+// else serves there, and Segment.Findings says in sentences what is wrong.
 package dhcp
 
 import (
@@ -35,7 +35,7 @@ type Query struct {
 	Relay     netip.Addr // giaddr; invalid when zero
 	Requested netip.Addr // option 50
 	ServerID  netip.Addr // option 54
-	Wants     dhcpv4.OptionCodeList
+	Probe     bool       // another appliance's Probe
 
 	why error // why this is no netboot client; nil when it is one
 }
@@ -116,7 +116,7 @@ func Parse(b []byte) (Query, error) {
 		Flags: m.Flags, Hops: m.HopCount,
 		Client: addr(m.ClientIPAddr), Relay: addr(m.GatewayIPAddr),
 		Requested: addr(m.RequestedIPAddress()), ServerID: addr(m.ServerIdentifier()),
-		Wants: m.ParameterRequestList(),
+		Probe: m.MessageType() == dhcpv4.MessageTypeDiscover && string(m.Options.Get(dhcpv4.OptionUserClassInformation)) == probeClass,
 	}
 	if arch := m.Options.Get(dhcpv4.OptionClientSystemArchitectureType); len(arch) >= 2 {
 		q.Arch = binary.BigEndian.Uint16(arch)

@@ -138,3 +138,9 @@ var ouis = [][3]byte{
 }
 
 func hasPiOUI(m node.MAC) bool { return slices.Contains(ouis, [3]byte(m[:3])) }
+
+// wakeUp is the frame that openSUSE/netboot-rpi3b sends: Wake-on-LAN's, which means nothing to any other machine.
+// Any frame would do, and a broadcast needs no ARP, which this ROM would not answer (FW#764).
+func wakeUp(mac node.MAC) []byte {
+	return append(bytes.Repeat([]byte{0xff}, len(mac)), bytes.Repeat(mac[:], 16)...)
+}

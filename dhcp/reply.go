@@ -63,6 +63,13 @@ func (q *Query) timed(m *dhcpv4.DHCPv4) Answer {
 	return a
 }
 
+// probed tells another appliance's probe that this one answers Raspberry Pis.
+func probed(q Query, self netip.Addr) []byte {
+	m := message(q, dhcpv4.MessageTypeOffer, self)
+	pxe(m, q, self)
+	return m.ToBytes()
+}
+
 // message is what all answers have in common (RFC 2131 table 3).
 func message(q Query, typ dhcpv4.MessageType, self netip.Addr) *dhcpv4.DHCPv4 {
 	const bootReply, ethernet = 2, 1
