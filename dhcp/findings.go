@@ -67,12 +67,12 @@ func (s Segment) foreign(h Heard) []Finding {
 	self := s.Self.Addr()
 	text := bytes.Contains(h.Menu, []byte(strings.TrimSpace(piText)))
 	switch tftp := strings.TrimRight(h.TFTP, "\x00"); {
-	case tftp != "" && tftp != self.String():
-		return []Finding{wrong("%s sends boards to another TFTP server: %q in option 66. Of two servers that answer, a Raspberry Pi believes the last. "+
-			"Remove option 66 there (routers call it network boot, PXE, TFTP server or next server), or set it to %s.", h.Server, tftp, self)}
 	case text && !h.Address.IsValid():
 		return []Finding{wrong("%s answers Raspberry Pis too, with a boot menu of its own (option 43): boards boot from there or from here, as chance has it. "+
 			"Stop that server (piserver, LTSP, dnsmasq with pxe-service, another bramble), or keep it off this network.", h.Server)}
+	case tftp != "" && tftp != self.String():
+		return []Finding{wrong("%s sends boards to another TFTP server: %q in option 66. Of two servers that answer, a Raspberry Pi believes the last. "+
+			"Remove option 66 there (routers call it network boot, PXE, TFTP server or next server), or set it to %s.", h.Server, tftp, self)}
 	case text:
 		return []Finding{wrong("%s sends Raspberry Pis a boot menu of its own (option 43) along with their address: boards boot from there or from here, as chance has it. "+
 			"Remove option 43 from its settings.", h.Server)}

@@ -1,0 +1,269 @@
+package dhcp
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/mdlayher/packet"
+	"golang.org/x/sys/unix"
+
+	"bramble/boot"
+	"bramble/lab"
+	"bramble/lab/netns"
+	"bramble/node"
+)
+
+// serverVar makes the test binary a DHCP server, so that tests can run it inside a network namespace and kill it.
+const serverVar = "BRAMBLE_TEST_DHCP"
+
+type serverConfig struct {
+	Interfaces []string
+	Authority  *Authority
+	ProbeWait  time.Duration
+}
+
+func TestMain(m *testing.M) {
+	if cfg := os.Getenv(serverVar); cfg != "" {
+		if err := beServer(cfg); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// beServer serves until SIGTERM, prints "listening" and then each event as a line of JSON.
+func beServer(text string) error {
+	var cfg serverConfig
+	if err := json.Unmarshal([]byte(text), &cfg); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer stop()
+	s := newServer(os.Stdout)
+	s.Interfaces, s.Authority, s.ProbeWait = cfg.Interfaces, cfg.Authority, cfg.ProbeWait
+	if err := s.Listen(); err != nil {
+		return err
+	}
+	fmt.Println("listening")
+	return s.Run(ctx)
+}
+
+// newServer is a server with a desk behind it that boots everybody, and events as lines of JSON.
+func newServer(events io.Writer) *Server {
+	nodes := node.NewRegistry()
+	var mu sync.Mutex
+	enc := json.NewEncoder(events)
+	record := func(e node.Event) {
+		nodes.Apply(e)
+		mu.Lock()
+		defer mu.Unlock()
+		_ = enc.Encode(e)
+	}
+	rules := boot.Rules{Default: boot.Profile{Image: "lab"}, Images: map[string]string{"lab": "sha256-lab"}}
+	desk := &boot.Desk{Nodes: nodes, Rules: func() boot.Rules { return rules }, Record: record, Now: time.Now}
+	level := slog.LevelWarn
+	if os.Getenv("BRAMBLE_TEST_DEBUG") != "" {
+		level = slog.LevelDebug
+	}
+	return &Server{
+		Ask: desk.Ask, Record: record, Nodes: nodes, ProbeWait: -1,
+		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+	}
+}
+
+// process is a server in a namespace.
+type process struct {
+	cmd    *exec.Cmd
+	mu     sync.Mutex
+	events []node.Event
+}
+
+func startServer(t testing.TB, ns *netns.NS, cfg serverConfig) *process {
+	t.Helper()
+	text, err := json.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd: ns.Command(exe)}
+	p.cmd.Env = append(os.Environ(), serverVar+"="+string(text))
+	var stderr strings.Builder
+	p.cmd.Stderr = io.MultiWriter(os.Stderr, &stderr)
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.kill)
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() {
+		p.kill()
+		t.Fatalf("the server did not start: %s", stderr.String())
+	}
+	go func() {
+		for lines.Scan() {
+			var e node.Event
+			if json.Unmarshal(lines.Bytes(), &e) == nil {
+				p.mu.Lock()
+				p.events = append(p.events, e)
+				p.mu.Unlock()
+			}
+		}
+	}()
+	return p
+}
+
+// kill ends the server as kill -9 does.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+}
+
+// kinds are the kinds of a board's events so far, in order; with the zero MAC, those about no board.
+func (p *process) kinds(mac node.MAC) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var kinds []string
+	for _, e := range p.events {
+		if e.Node == mac {
+			kinds = append(kinds, string(e.Kind))
+		}
+	}
+	return strings.Join(kinds, " ")
+}
+
+// said waits for an event whose text contains all of words.
+func (p *process) said(t *testing.T, kind node.Kind, words ...string) {
+	t.Helper()
+	var texts []string
+	eventually(t, 15*time.Second, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		texts = nil
+	events:
+		for _, e := range p.events {
+			if e.Kind != kind {
+				continue
+			}
+			texts = append(texts, e.Text)
+			for _, word := range words {
+				if !strings.Contains(e.Text, word) {
+					continue events
+				}
+			}
+			return true
+		}
+		return false
+	}, func() string { return fmt.Sprintf("no %s with %q among %q", kind, words, texts) })
+}
+
+func eventually(t *testing.T, wait time.Duration, ok func() bool, complaint func() string) {
+	t.Helper()
+	for end := time.Now().Add(wait); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(complaint())
+		}
+	}
+}
+
+// client sends and hears DHCP on a host, with whatever MAC it likes.
+type client struct {
+	t    testing.TB
+	conn *packet.Conn
+}
+
+func newClient(t testing.TB, host *lab.Host) *client {
+	t.Helper()
+	c := &client{t: t}
+	err := host.Do(func() (err error) {
+		if c.conn, _, err = tap("eth0", unix.ETH_P_IP, nil); err == nil {
+			err = c.conn.SetPromiscuous(true)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.conn.Close() })
+	return c
+}
+
+// broadcast sends a client's packet from its chaddr, as a boot ROM does.
+func (c *client) broadcast(packet []byte) {
+	c.t.Helper()
+	f := frame{
+		src: node.MAC(packet[28:34]), dst: broadcastMAC,
+		from: netip.AddrPortFrom(netip.IPv4Unspecified(), clientPort), to: netip.AddrPortFrom(limitedBroadcast, serverPort),
+	}
+	if err := f.send(c.conn, packet); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+type heard struct {
+	frame
+	after time.Duration
+	raw   []byte
+	dhcp  *dhcpv4.DHCPv4 // nil: a wake-up
+}
+
+// hear collects for a while what servers send.
+func (c *client) hear(wait time.Duration) []heard {
+	c.t.Helper()
+	return c.until(wait, func(heard) bool { return false })
+}
+
+// until is hear that ends early.
+func (c *client) until(wait time.Duration, enough func(heard) bool) (all []heard) {
+	c.t.Helper()
+	start := time.Now()
+	if err := c.conn.SetReadDeadline(start.Add(wait)); err != nil {
+		c.t.Fatal(err)
+	}
+	b := make([]byte, 4096)
+	for {
+		n, _, err := c.conn.ReadFrom(b)
+		if isTimeout(err) {
+			return all
+		}
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		f, payload, err := parseFrame(b[:n])
+		if err != nil || f.from.Port() != serverPort {
+			continue
+		}
+		h := heard{frame: f, after: time.Since(start), raw: append([]byte{}, payload...)}
+		if f.to.Port() == clientPort {
+			if h.dhcp, err = dhcpv4.FromBytes(payload); err != nil {
+				c.t.Errorf("a packet that cannot be read: %v", err)
+				continue
+			}
+		}
+		if all = append(all, h); enough(h) {
+			return all
+		}
+	}
+}
+
+func (c *client) clear() { c.hear(50 * time.Millisecond) }

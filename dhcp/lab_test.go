@@ -1,0 +1,249 @@
+package dhcp
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"bramble/lab"
+	"bramble/node"
+)
+
+func mustMAC(s string) node.MAC {
+	m, err := node.ParseMAC(s)
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+// ours are the DHCP packets that came from an address.
+func ours(all []heard, from string) (own []heard) {
+	for _, h := range all {
+		if h.dhcp != nil && h.from.Addr().String() == from {
+			own = append(own, h)
+		}
+	}
+	return own
+}
+
+// A conversation beside a real dnsmasq: each gives its part, and ours is the golden packet.
+func TestBesideHouseRouter(t *testing.T) {
+	lab.Need(t, "ip", "dnsmasq")
+	seg := lab.NewSegment(t)
+	router := seg.HouseRouter(lab.RouterConfig{Args: []string{"--no-ping"}})
+	server := startServer(t, seg.Host("bramble", "10.77.0.2/24").NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: -1})
+	board := newClient(t, seg.Host("board"))
+
+	for _, test := range []struct {
+		name   string
+		packet []byte
+	}{
+		{"offer-lab-3bplus", discover3BPlus()},
+		{"offer-lab-4", discoverPi4()},
+		{"offer-lab-5", discoverPi5()},
+	} {
+		board.broadcast(test.packet)
+		all := board.hear(500 * time.Millisecond)
+		if from := ours(all, router.Addr.Addr().String()); len(from) != 1 || from[0].dhcp.YourIPAddr.IsUnspecified() {
+			t.Errorf("%s: the router said %d times an address; want 1", test.name, len(from))
+		}
+		own := ours(all, "10.77.0.2")
+		if len(own) != 1 {
+			t.Fatalf("%s: %d OFFERs; want 1", test.name, len(own))
+		}
+		if own[0].dst != broadcastMAC {
+			t.Errorf("%s: the OFFER went to %s; want a broadcast", test.name, own[0].dst)
+		}
+		golden(t, test.name+".hex", lines(own[0].raw))
+	}
+	if got := server.kinds(mustMAC("b8:27:eb:69:20:2e")); got != "boot.started dhcp.offered" {
+		t.Errorf("the board's timeline is %q", got)
+	}
+
+	// bootcode.bin asks once more, and it is the same boot
+	board.broadcast(discover3BPlus())
+	board.hear(200 * time.Millisecond)
+	if got := server.kinds(mustMAC("b8:27:eb:69:20:2e")); got != "boot.started dhcp.offered dhcp.offered" {
+		t.Errorf("the board's timeline after its second DISCOVER is %q", got)
+	}
+
+	// not for us
+	for name, packet := range map[string][]byte{
+		"laptop":  request(9, "00:1b:21:3c:4d:5e", cookie+discover+"370401031c06"+end),
+		"x86 PXE": request(9, "00:1b:21:3c:4d:5f", cookie+discover+sorted55+arch0+undi+guidPC+class60+end),
+	} {
+		board.broadcast(packet)
+		if own := ours(board.hear(300*time.Millisecond), "10.77.0.2"); len(own) != 0 {
+			t.Errorf("%s was answered", name)
+		}
+	}
+}
+
+func TestLate3B(t *testing.T) {
+	lab.Need(t, "ip")
+	seg := lab.NewSegment(t)
+	startServer(t, seg.Host("bramble", "10.77.0.2/24").NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: -1})
+	board := newClient(t, seg.Host("board"))
+	board.broadcast(discover3B())
+	var got []string
+	for _, h := range board.hear(1500 * time.Millisecond) {
+		what := "wake-up"
+		if h.dhcp != nil {
+			what = h.dhcp.MessageType().String()
+		}
+		got = append(got, what+" at "+h.after.Round(200*time.Millisecond).String())
+	}
+	if want := "wake-up at 600ms, OFFER at 1s, wake-up at 1.2s"; strings.Join(got, ", ") != want {
+		t.Errorf("the 3B hears %q; want %q", got, want)
+	}
+}
+
+// Two interfaces with the same board on both: each is answered from its own address, also after that has changed.
+func TestSeveralInterfaces(t *testing.T) {
+	lab.Need(t, "ip")
+	seg, other := lab.NewSegment(t), lab.NewSegment(t)
+	host := seg.Host("bramble", "10.77.0.2/24")
+	elsewhere := other.Host("bramble", "10.88.0.2/24")
+	run := func(args ...string) {
+		t.Helper()
+		if err := host.Run("ip", args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := elsewhere.Run("ip", "link", "set", "eth0", "name", "eth1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := elsewhere.Run("ip", "link", "set", "eth1", "netns", host.Path()); err != nil {
+		t.Fatal(err)
+	}
+	run("addr", "add", "10.88.0.2/24", "dev", "eth1")
+	run("link", "set", "eth1", "up")
+	startServer(t, host.NS, serverConfig{Interfaces: []string{"eth0", "eth1"}, ProbeWait: -1})
+	a, b := newClient(t, seg.Host("board")), newClient(t, other.Host("board"))
+
+	answeredFrom := func(c *client, want string) {
+		t.Helper()
+		c.clear()
+		c.broadcast(discover3BPlus())
+		all := c.hear(300 * time.Millisecond)
+		if len(all) != 1 || all[0].from.Addr().String() != want || all[0].dhcp.ServerIPAddr.String() != want ||
+			all[0].dhcp.TFTPServerName() != want || all[0].dhcp.ServerIdentifier().String() != want {
+			t.Errorf("got %d answers %+v; want one from %s that names it everywhere", len(all), all, want)
+		}
+	}
+	answeredFrom(a, "10.77.0.2")
+	answeredFrom(b, "10.88.0.2")
+	run("addr", "del", "10.88.0.2/24", "dev", "eth1")
+	run("addr", "add", "10.88.0.9/24", "dev", "eth1")
+	answeredFrom(b, "10.88.0.9")
+	answeredFrom(a, "10.77.0.2")
+	run("addr", "flush", "dev", "eth1")
+	b.broadcast(discover3BPlus())
+	if all := b.hear(200 * time.Millisecond); len(all) != 0 {
+		t.Errorf("an interface without an address answered: %+v", all)
+	}
+}
+
+func TestPortTaken(t *testing.T) {
+	lab.Need(t, "ip", "dnsmasq")
+	seg := lab.NewSegment(t)
+	router := seg.HouseRouter(lab.RouterConfig{})
+	err := router.Do(func() error {
+		s := newServer(t.Output())
+		s.Interfaces = []string{"eth0"}
+		return s.Listen()
+	})
+	if err == nil || !strings.Contains(err.Error(), "dnsmasq (process ") || !strings.Contains(err.Error(), "stop it") {
+		t.Errorf("beside a DHCP server on the same machine Listen says %v", err)
+	}
+	// nor does a second one start beside us
+	host := seg.Host("bramble", "10.77.0.2/24")
+	startServer(t, host.NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: -1})
+	out, err := host.Output("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--dhcp-range=10.77.0.5,10.77.0.6")
+	if err == nil || !strings.Contains(out, "in use") {
+		t.Errorf("dnsmasq beside us says %q, %v; want that the port is in use", out, err)
+	}
+}
+
+func TestFindingsInTheLab(t *testing.T) {
+	lab.Need(t, "ip", "dnsmasq")
+	second := netip.MustParsePrefix("10.77.0.7/24")
+	for _, test := range []struct {
+		name    string
+		routers []lab.RouterConfig
+		want    []string // words of one finding
+		absent  string
+	}{
+		{"a router that pings first", []lab.RouterConfig{{Args: []string{"--log-dhcp"}}}, []string{"10.77.0.1 gives out addresses on eth0."}, "option 66"},
+		{"no router", nil, []string{"Nobody gives out addresses on eth0", "--dhcp=authoritative"}, "10.77"},
+		{"a router without offers", []lab.RouterConfig{{NoOffers: true}}, []string{"Nobody gives out addresses on eth0"}, "10.77"},
+		{"two routers", []lab.RouterConfig{{}, {Name: "second", Addr: second}}, []string{"2 DHCP servers", "10.77.0.1", "10.77.0.7", "Switch off all but one"}, "option 66"},
+		{"option 66", []lab.RouterConfig{{TFTPServer: "10.77.0.66"}}, []string{`10.77.0.1 sends boards to another TFTP server: "10.77.0.66" in option 66`, "set it to 10.77.0.2"}, "Nobody"},
+		{"option 66 that names us", []lab.RouterConfig{{TFTPServer: "10.77.0.2"}}, []string{"10.77.0.1 gives out addresses on eth0."}, "another TFTP"},
+		{"a second proxyDHCP server", []lab.RouterConfig{{}, {Name: "rival", Addr: second, Proxy: "Raspberry Pi Boot"}}, []string{"10.77.0.7 answers Raspberry Pis too", "Stop that server"}, "Nobody"},
+		{"a boot server for PCs", []lab.RouterConfig{{}, {Name: "rival", Addr: second, Proxy: "Install Debian"}}, []string{"10.77.0.7 is a boot server for PCs"}, "Nobody"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			seg := lab.NewSegment(t)
+			wait := time.Duration(0)
+			for _, r := range test.routers {
+				if r.Args == nil {
+					r.Args, wait = []string{"--no-ping"}, 1500*time.Millisecond
+				}
+				seg.HouseRouter(r)
+			}
+			server := startServer(t, seg.Host("bramble", "10.77.0.2/24").NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: wait})
+			server.said(t, node.Finding, test.want...)
+			for _, e := range server.events {
+				if strings.Contains(e.Text, test.absent) {
+					t.Errorf("the timeline also has %q", e.Text)
+				}
+			}
+			if got := server.kinds(mustMAC("b8:27:eb:69:20:2e")); got != "" {
+				t.Errorf("the probe looks like a board: %s", got)
+			}
+		})
+	}
+}
+
+// Two appliances on one segment find each other.
+func TestSecondAppliance(t *testing.T) {
+	lab.Need(t, "ip")
+	seg := lab.NewSegment(t)
+	startServer(t, seg.Host("first", "10.77.0.3/24").NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: -1})
+	second := startServer(t, seg.Host("second", "10.77.0.2/24").NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: time.Second})
+	second.said(t, node.Finding, "10.77.0.3 answers Raspberry Pis too")
+}
+
+// A board that asks again although it was answered makes the server look at the segment once more.
+func TestUnansweredBoard(t *testing.T) {
+	lab.Need(t, "ip", "dnsmasq")
+	seg := lab.NewSegment(t)
+	seg.HouseRouter(lab.RouterConfig{Args: []string{"--no-ping"}})
+	server := startServer(t, seg.Host("bramble", "10.77.0.2/24").NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: time.Second})
+	server.said(t, node.Finding, "10.77.0.1 gives out addresses")
+	board := newClient(t, seg.Host("board"))
+	for range 2 {
+		board.broadcast(discover3BPlus())
+		board.hear(100 * time.Millisecond)
+	}
+	server.said(t, node.Finding, "b8:27:eb:69:20:2e asks again although it was answered", "cable")
+}
+
+// The lab's own check: what the client sends is what the router takes for a boot ROM, so it answers by unicast.
+func TestRouterAnswersByUnicast(t *testing.T) {
+	lab.Need(t, "ip", "dnsmasq")
+	seg := lab.NewSegment(t)
+	seg.HouseRouter(lab.RouterConfig{Args: []string{"--no-ping"}})
+	board := newClient(t, seg.Host("board"))
+	board.broadcast(discover3BPlus())
+	all := board.hear(300 * time.Millisecond)
+	if len(all) != 1 || all[0].dhcp.MessageType() != dhcpv4.MessageTypeOffer || all[0].dst != mustMAC("b8:27:eb:69:20:2e") {
+		t.Errorf("got %+v; want one OFFER to the board alone", all)
+	}
+}
