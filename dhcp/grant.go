@@ -58,13 +58,8 @@ func (s *Server) offer(w wire, q Query, net netip.Prefix) error {
 		}
 	}
 	l, checked, err := s.Authority.reserve(q, net, s.now())
-	if errors.Is(err, errBusy) {
-		return err
-	}
 	if err != nil {
-		if s.Authority.cry(s.now()) {
-			s.warn(err.Error() + ".")
-		}
+		s.exhausted(err)
 		return err
 	}
 	if checked {
@@ -80,6 +75,13 @@ func (s *Server) offer(w wire, q Query, net netip.Prefix) error {
 	return nil
 }
 
+// exhausted puts it on the timeline, now and then, that the range is too small.
+func (s *Server) exhausted(err error) {
+	if errors.Is(err, errExhausted) && s.Authority.cry(s.now()) {
+		s.warn(err.Error() + ".")
+	}
+}
+
 // unused asks for the address on the segment, and for others until one is nobody's.
 func (s *Server) unused(w wire, q Query, l lease, net netip.Prefix) (lease, bool) {
 	const tries = 8 // within a 3-series board's patience of 25 s
@@ -91,6 +93,7 @@ func (s *Server) unused(w wire, q Query, l lease, net netip.Prefix) (lease, bool
 		s.warn(fmt.Sprintf("%s uses %s without a lease from here; it is kept out of the range for a while. Give that machine an address outside of the range.", owner, l.Addr))
 		var err error
 		if l, err = s.Authority.another(q, l.Addr, net, s.now()); err != nil {
+			s.exhausted(err)
 			s.ignore(w, q.MAC, err)
 			return lease{}, false
 		}
@@ -170,7 +173,7 @@ func (a *Authority) grant(q Query, typ dhcpv4.MessageType, l lease, net netip.Pr
 		length = l.Until.Sub(now)
 	}
 	seconds := func(code dhcpv4.OptionCode, d time.Duration) {
-		m.UpdateOption(dhcpv4.OptGeneric(code, binary.BigEndian.AppendUint32(nil, uint32(d/time.Second))))
+		m.UpdateOption(dhcpv4.OptGeneric(code, binary.BigEndian.AppendUint32(nil, uint32(d.Round(time.Second)/time.Second))))
 	}
 	seconds(dhcpv4.OptionIPAddressLeaseTime, length)
 	seconds(dhcpv4.OptionRenewTimeValue, length/2)

@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"net/netip"
@@ -93,6 +94,8 @@ func usable(a netip.Addr, net netip.Prefix) bool {
 	return net.Contains(a) && a != net.Addr() && (net.Bits() > 30 || number(a)&host != 0 && number(a)&host != host)
 }
 
+var errExhausted = errors.New("all addresses of the range are taken")
+
 // choose finds an address for a client: the one it has or had, the one it wishes, the one that its MAC leads to
 // (so that boards keep theirs even if the lease file is lost), or the one unused for the longest time.
 func (t *table) choose(mac node.MAC, wish netip.Addr, net netip.Prefix, now time.Time) (netip.Addr, error) {
@@ -121,8 +124,8 @@ func (t *table) choose(mac node.MAC, wish netip.Addr, net netip.Prefix, now time
 		}
 	}
 	if !oldest.Addr.IsValid() {
-		return netip.Addr{}, fmt.Errorf("all %d addresses from %s to %s are taken: %s gets none; give --range more addresses",
-			size, numbered(t.first), numbered(t.last), mac)
+		return netip.Addr{}, fmt.Errorf("%w: %s gets none of the %d from %s to %s; give --range more addresses",
+			errExhausted, mac, size, numbered(t.first), numbered(t.last))
 	}
 	return oldest.Addr, nil
 }
