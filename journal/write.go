@@ -84,6 +84,10 @@ func (j *Journal) drain(ctx context.Context, every uint64) error {
 	for {
 		j.mu.Lock()
 		events := j.recent.after(j.stored, node.MAC{}, batch)
+		if len(events) > 0 { // those before them were pushed out of memory
+			j.lost += events[0].Seq - 1 - j.stored
+			j.stored = events[0].Seq - 1
+		}
 		j.mu.Unlock()
 		if len(events) == 0 {
 			break
@@ -92,7 +96,6 @@ func (j *Journal) drain(ctx context.Context, every uint64) error {
 			return err
 		}
 		j.mu.Lock()
-		j.lost += events[0].Seq - j.stored - 1
 		j.stored = events[len(events)-1].Seq
 		j.announce()
 		j.mu.Unlock()
