@@ -47,7 +47,6 @@ type transfer struct {
 	chunk  int            // block size in force
 	oack   bool
 	bytes  int64
-	blocks int
 	dups   int // duplicates of OACK or DATA seen
 	sum    hash.Hash
 	data   *bytes.Buffer // nil: do not keep
@@ -143,7 +142,7 @@ func (t *transfer) receiveData(from netip.AddrPort, n int, data []byte) ([]byte,
 		t.result = NoOACK
 		return errorPacket(errNotDefined, earlyTerminate), true
 	}
-	if t.result == Read || n == t.block&maxBlock && t.blocks > 0 || t.blocks > 0 && n == (t.block-1)&maxBlock {
+	if t.result == Read || t.block > 0 && (n == t.block&maxBlock || n == (t.block-1)&maxBlock) {
 		t.dups++
 		return t.duplicate(n, t.knobs.DupDataBreaks), false
 	}
@@ -160,7 +159,6 @@ func (t *transfer) receiveData(from netip.AddrPort, n int, data []byte) ([]byte,
 		return errorPacket(errNotDefined, earlyTerminate), true
 	}
 	t.block++
-	t.blocks++
 	t.bytes += int64(len(data))
 	t.sum.Write(data)
 	if t.data != nil {
