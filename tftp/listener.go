@@ -1,21 +1,23 @@
 package tftp
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 )
 
 // listener reads requests together with the address that they were sent to (IP_PKTINFO): on a machine with several
 // interfaces each client is answered from the one that it asked.
 type listener struct {
 	conn *net.UDPConn
-	v4   bool
 	buf  [maxRequest + 1]byte
 	oob  [128]byte
 }
@@ -26,9 +28,8 @@ func newListener(conn *net.UDPConn) (*listener, error) {
 	if !ok {
 		return nil, fmt.Errorf("the TFTP port %s is no UDP port", conn.LocalAddr())
 	}
-	l.v4 = at.IP.To4() != nil
 	var err error
-	if l.v4 {
+	if at.IP.To4() != nil {
 		err = ipv4.NewPacketConn(conn).SetControlMessage(ipv4.FlagDst, true)
 	} else {
 		err = ipv6.NewPacketConn(conn).SetControlMessage(ipv6.FlagDst, true)
@@ -51,35 +52,33 @@ func (l *listener) read() ([]byte, Peer, error) {
 			}
 			return nil, Peer{}, err
 		}
-		peer := Peer{
-			Addr:  netip.AddrPortFrom(from.Addr().Unmap(), from.Port()),
-			Local: l.asked(l.oob[:oobn]),
+		if local, ok := l.asked(l.oob[:oobn]); ok {
+			return l.buf[:n], Peer{Addr: netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), Local: local}, nil
 		}
-		return l.buf[:n], peer, nil
 	}
 }
 
-// asked is the destination of the datagram if one can answer from it: not after a broadcast.
-func (l *listener) asked(oob []byte) netip.Addr {
-	var dst net.IP
-	if l.v4 {
-		var cm ipv4.ControlMessage
-		if cm.Parse(oob) == nil {
-			dst = cm.Dst
+// asked is the address of this machine that the datagram was sent to. ok is false for a broadcast or multicast, which
+// a TFTP server ignores (RFC 1123 section 4.2.3.4).
+func (l *listener) asked(oob []byte) (local netip.Addr, ok bool) {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	for _, m := range messages {
+		switch {
+		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo:
+			// interface index, the local address that belongs to the datagram, its destination
+			answer, destination := [4]byte(m.Data[4:8]), [4]byte(m.Data[8:12])
+			return netip.AddrFrom4(destination), answer == destination
+		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= unix.SizeofInet6Pktinfo:
+			local = netip.AddrFrom16([16]byte(m.Data[:16]))
+			if local.IsLinkLocalUnicast() {
+				index := binary.NativeEndian.Uint32(m.Data[16:20])
+				return local.WithZone(strconv.FormatUint(uint64(index), 10)), true
+			}
+			return local.Unmap(), !local.IsMulticast()
 		}
-	} else {
-		var cm ipv6.ControlMessage
-		if cm.Parse(oob) == nil {
-			dst = cm.Dst
-		}
 	}
-	addr, ok := netip.AddrFromSlice(dst)
-	if !ok {
-		return netip.Addr{}
-	}
-	addr = addr.Unmap()
-	if addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}) || addr.IsUnspecified() {
-		return netip.Addr{}
-	}
-	return addr
+	return netip.Addr{}, false
 }

@@ -25,7 +25,13 @@ const (
 	codeUndefined = 0
 	codeNotFound  = 1
 	codeAccess    = 2
-	codeIllegal   = 4
+)
+
+// What clients are told. Nothing of the machine reaches the wire.
+const (
+	textNotFound   = "File not found"
+	textReadOnly   = "This server does not take files"
+	textUnreadable = "The server cannot read this file"
 )
 
 const (
@@ -128,7 +134,7 @@ func appendOACK(b []byte, accepted []option) []byte {
 	return b
 }
 
-// appendERROR writes an ERROR. text is a constant of this package: nothing of the machine reaches the wire.
+// appendERROR writes an ERROR. text is one of the constants above.
 func appendERROR(b []byte, code uint16, text string) []byte {
 	b = binary.BigEndian.AppendUint16(b, opERROR)
 	b = binary.BigEndian.AppendUint16(b, code)

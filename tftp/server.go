@@ -7,6 +7,7 @@ package tftp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -35,10 +36,15 @@ type Server struct {
 }
 
 const (
-	shortPatience = 1500 * time.Millisecond
-	maxRequests   = 2048        // being looked up, waiting or running; beyond it requests are not read off the wire
-	maxReports    = 4096        // waiting for a slow Observer; beyond it reports are dropped and counted
-	again         = time.Second // a request that is repeated within it is a duplicate, not a new start
+	shortPatience = 1500 * time.Millisecond // see conversation.bearable
+	maxRequests   = 2048                    // looked up, waiting or running; beyond it requests stay in the kernel's queue
+	maxReports    = 4096                    // waiting for a slow Observer; beyond it reports are dropped and counted
+	maxLocals     = 64                      // addresses of this machine that are asked
+	again         = time.Second             // a request repeated within it is a duplicate, not a new start
+
+	// Consecutive requests of a board go out from different ports: its client port grows by one each time. What
+	// belongs to the transfer before (firmware#1025) then never meets the new one.
+	lanesPerLocal = 4
 )
 
 // running is a Server at work.
@@ -47,9 +53,11 @@ type running struct {
 	gate     *gate
 	reports  chan Report
 	requests chan struct{} // a place for each request in work
+	busy     chan struct{} // wakes the clock
 
 	mu      sync.Mutex
 	clients map[netip.AddrPort]*transfer
+	lanes   map[netip.Addr][]*lane
 	dropped int
 }
 
@@ -57,13 +65,15 @@ type running struct {
 // go of every transfer and returns nil. An error says that conn can no longer be read.
 func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 	if s.Tree == nil {
-		return fmt.Errorf("the TFTP server has no Tree: set Server.Tree to what it shall serve")
+		return errors.New("the TFTP server has no Tree: set Server.Tree to what it shall serve")
 	}
 	r := &running{
 		Server:   s.withDefaults(),
 		reports:  make(chan Report, maxReports),
 		requests: make(chan struct{}, maxRequests),
+		busy:     make(chan struct{}, 1),
 		clients:  map[netip.AddrPort]*transfer{},
+		lanes:    map[netip.Addr][]*lane{},
 	}
 	r.gate = newGate(r.Transfers, r.PerClient)
 
@@ -72,14 +82,21 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 	told := make(chan struct{})
 	go func() { defer close(told); r.observe() }()
 
-	var work sync.WaitGroup
-	err := r.listen(ctx, conn, &work)
+	var transfers, loops sync.WaitGroup
+	loops.Go(func() { r.clock(ctx) })
+	err := r.listen(ctx, conn, &transfers, &loops)
 	if ctx.Err() != nil {
 		err = nil
 	}
 	cancel()
 	conn.Close()
-	work.Wait()
+	transfers.Wait()
+	for _, lanes := range r.lanes {
+		for _, l := range lanes {
+			l.close()
+		}
+	}
+	loops.Wait()
 	close(r.reports)
 	<-told
 	return err
@@ -108,7 +125,7 @@ func orElse[T int | time.Duration](v, otherwise T) T {
 }
 
 // listen reads requests and starts a transfer for each that is new.
-func (r *running) listen(ctx context.Context, conn *net.UDPConn, work *sync.WaitGroup) error {
+func (r *running) listen(ctx context.Context, conn *net.UDPConn, transfers, loops *sync.WaitGroup) error {
 	in, err := newListener(conn)
 	if err != nil {
 		return err
@@ -127,41 +144,85 @@ func (r *running) listen(ctx context.Context, conn *net.UDPConn, work *sync.Wait
 		case <-ctx.Done():
 			return nil
 		}
-		own, stop := context.WithCancel(ctx)
-		t := &transfer{server: r, peer: peer, request: request, began: time.Now(), cancel: stop}
-		if !r.register(t) {
-			stop()
-			<-r.requests
+		own, done := context.WithCancel(ctx)
+		t := &transfer{server: r, peer: peer, request: request, began: time.Now(), done: done}
+		ended := func() { done(); r.forget(t); <-r.requests }
+		if t.lane, err = r.register(t, loops); err != nil {
+			r.Log.Warn("tftp: a request is not answered", "client", peer.Addr, "error", err)
+		}
+		if t.lane == nil {
+			ended()
 			continue
 		}
-		work.Go(func() {
-			defer func() { stop(); r.forget(t); <-r.requests }()
-			t.run(own)
-		})
+		transfers.Go(func() { defer ended(); t.run(own) })
 	}
 }
 
-// register makes t the transfer of its client port. It declines a duplicate of the one that is under way, and lets
-// go of an older one that t takes the place of: client ports come again in every stage of a boot.
-func (r *running) register(t *transfer) bool {
+// register makes t the transfer of its client port and gives it a lane. It gives none to a duplicate of the transfer
+// that is under way, and lets go of an older one that t takes the place of: client ports come again in every stage of
+// a boot.
+func (r *running) register(t *transfer, loops *sync.WaitGroup) (*lane, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	choice := int(t.peer.Addr.Port())
 	if old := r.clients[t.peer.Addr]; old != nil {
 		if old.sameAs(t) {
-			return false
+			return nil, nil
 		}
-		old.replaced.Store(true)
-		old.cancel()
+		old.replace()
+		choice++
+	}
+	lanes, err := r.lanesOf(t.peer.Local, loops)
+	if err != nil {
+		return nil, err
 	}
 	r.clients[t.peer.Addr] = t
-	return true
+	return lanes[choice%len(lanes)], nil
+}
+
+func (r *running) lanesOf(local netip.Addr, loops *sync.WaitGroup) ([]*lane, error) {
+	if lanes := r.lanes[local]; lanes != nil {
+		return lanes, nil
+	}
+	if len(r.lanes) == maxLocals {
+		return nil, fmt.Errorf("more than %d addresses of this machine were asked for files", maxLocals)
+	}
+	var lanes []*lane
+	for range lanesPerLocal {
+		l, err := newLane(local)
+		if err != nil {
+			for _, l := range lanes {
+				l.close()
+			}
+			return nil, err
+		}
+		loops.Go(l.read)
+		lanes = append(lanes, l)
+	}
+	r.lanes[local] = lanes
+	return lanes, nil
 }
 
 // sameAs reports whether a newer request is only another copy of t's: one that the network doubled, or that the
 // client repeated before it saw the answer, which the timer sends again anyway.
 func (t *transfer) sameAs(newer *transfer) bool {
 	return t.request.name == newer.request.name && t.request.write == newer.request.write &&
-		newer.began.Sub(t.began) < again && !(t.acked.Load() && t.closing.Load())
+		newer.began.Sub(t.began) < again && !(t.talk != nil && t.lane.almostOver(t.talk))
+}
+
+// replace lets go of t because its client asked anew.
+func (t *transfer) replace() {
+	if t.talk != nil {
+		t.lane.finish(t.talk, replaced)
+	}
+	t.done()
+}
+
+// started makes known that t's conversation begins.
+func (r *running) started(t *transfer, talk *talk) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t.talk = talk
 }
 
 func (r *running) forget(t *transfer) {
@@ -169,6 +230,48 @@ func (r *running) forget(t *transfer) {
 	defer r.mu.Unlock()
 	if r.clients[t.peer.Addr] == t {
 		delete(r.clients, t.peer.Addr)
+	}
+}
+
+// clock looks at the timers of all lanes while anything is under way. Nothing that is sent meanwhile is due before
+// the next look: no timeout is shorter than margin.
+func (r *running) clock(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.busy:
+		case <-timer.C:
+		}
+		var next time.Time
+		now := time.Now()
+		for _, l := range r.allLanes() {
+			if due := l.expire(now); !due.IsZero() && (next.IsZero() || due.Before(next)) {
+				next = due
+			}
+		}
+		if !next.IsZero() {
+			timer.Reset(min(next.Sub(now), margin))
+		}
+	}
+}
+
+func (r *running) allLanes() (all []*lane) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, lanes := range r.lanes {
+		all = append(all, lanes...)
+	}
+	return all
+}
+
+// wake starts the clock.
+func (r *running) wake() {
+	select {
+	case r.busy <- struct{}{}:
+	default:
 	}
 }
 
