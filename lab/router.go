@@ -122,7 +122,6 @@ func (r *Router) start(cfg RouterConfig) error {
 	if err != nil {
 		return err
 	}
-	dieWithUs(r.cmd)
 	if err := r.cmd.Start(); err != nil {
 		return err
 	}

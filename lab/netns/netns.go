@@ -64,9 +64,12 @@ func (ns *NS) Do(f func() error) error {
 	})
 }
 
-// Command is exec.Command with the program running inside the namespace.
+// Command is exec.Command with the program running inside the namespace. The kernel kills the program when this process
+// dies, or when the operating system thread that started it does: start it outside of Do.
 func (ns *NS) Command(name string, args ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{"--net=" + ns.Path(), "--", name}, args...)...)
+	cmd := exec.Command("nsenter", append([]string{"--net=" + ns.Path(), "--", name}, args...)...)
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	return cmd
 }
 
 // Run runs a command inside the namespace. The error carries what the command printed.

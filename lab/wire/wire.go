@@ -27,8 +27,8 @@ type Wire struct {
 	copies sync.WaitGroup
 }
 
-// Join connects a and b by a cable with faults, plugged in now. Both interfaces must exist and be up; checksum offload
-// is switched off at neither, which NoOffload does for the interfaces that frames come from.
+// Join connects a and b by a cable with faults, plugged in now. Both interfaces must exist and be up, and what is behind
+// them must send finished frames: see NoOffload.
 func Join(a, b End, f Faults) (*Wire, error) {
 	w := &Wire{plug: newPlug()}
 	for i, end := range []End{a, b} {
