@@ -20,7 +20,7 @@ type chunk struct {
 	err error
 }
 
-const readAhead = 32 << 10
+const readAhead = 64 << 10
 
 // newBlocks reads the first chunk. total is the length of the stream in bytes; a guess will do.
 func newBlocks(r io.Reader, size int, total int64) *blocks {

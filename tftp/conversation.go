@@ -70,9 +70,12 @@ func (c *conversation) advance(now time.Time) []byte {
 	return c.send(now, datagram)
 }
 
+// waits reports whether the file is late.
+func (c *conversation) waits() bool { return c.datagram == nil && c.end == talking }
+
 // resume goes on after the file was late.
 func (c *conversation) resume(now time.Time) []byte {
-	if c.datagram != nil || c.end != talking {
+	if !c.waits() {
 		return nil
 	}
 	return c.advance(now)

@@ -1,101 +1,136 @@
 package tftp
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// lane is a socket that carries many conversations, told apart by the client's address and port. It sits on one of
-// the machine's addresses, so that every answer comes from the address that was asked.
+// A lane has several ports. Consecutive requests of a board go out from different ones, since its client port grows by
+// one each time: what belongs to the transfer before (firmware#1025) then never meets the new one.
+const portsPerLane = 4
+
+// lane carries the conversations of one of the machine's addresses, so that every answer comes from the address that
+// was asked. They share a few sockets and one goroutine, and are told apart by the two ends' ports.
 type lane struct {
-	fd int
+	fds [portsPerLane]int
 
 	mu    sync.Mutex
-	talks map[netip.AddrPort]*talk
+	talks map[ends]*talk
 	out   outbox
+}
+
+// ends is what a conversation is known by.
+type ends struct {
+	port   int // of the lane
+	client netip.AddrPort
 }
 
 // talk is a conversation on a lane.
 type talk struct {
 	conversation
+	ends
 	name sockaddr
-	key  netip.AddrPort // the client; its zone is a number
-	over chan struct{}  // closed at the end, after which nobody touches the conversation
+	late atomic.Bool   // waits for its file
+	over chan struct{} // closed at the end, after which nobody touches the conversation
 }
 
-func newTalk(client netip.AddrPort, c conversation) *talk {
+func newTalk(client netip.AddrPort, port int, c conversation) *talk {
 	t := &talk{conversation: c, name: sockaddrOf(client), over: make(chan struct{})}
-	t.key = t.name.addrPort()
+	t.ends = ends{port, t.name.addrPort()}
 	return t
 }
 
 func newLane(local netip.Addr) (*lane, error) {
-	family := unix.AF_INET
-	var at unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte{}}
-	switch {
-	case local.Is4():
-		at = &unix.SockaddrInet4{Addr: local.As4()}
-	case local.Is6():
-		family = unix.AF_INET6
-		at = &unix.SockaddrInet6{Addr: local.As16(), ZoneId: zoneIndex(local)}
+	l := &lane{talks: map[ends]*talk{}}
+	for i := range l.fds {
+		fd, err := openPort(local)
+		if err != nil {
+			for _, fd := range l.fds[:i] {
+				unix.Close(fd)
+			}
+			return nil, fmt.Errorf("no port for TFTP transfers from %s: %w", local, err)
+		}
+		l.fds[i] = fd
 	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("no socket for TFTP transfers from %s: %w", local, err)
+	return l, nil
+}
+
+func openPort(local netip.Addr) (fd int, err error) {
+	family := unix.AF_INET6
+	var at unix.Sockaddr = &unix.SockaddrInet6{Addr: local.As16(), ZoneId: zoneIndex(local)}
+	if local.Is4() {
+		family, at = unix.AF_INET, &unix.SockaddrInet4{Addr: local.As4()}
+	}
+	if fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+		return 0, err
 	}
 	if err := unix.Bind(fd, at); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("no port for TFTP transfers from %s: %w", local, err)
+		return 0, err
 	}
 	for _, option := range []int{unix.SO_RCVBUF, unix.SO_SNDBUF} {
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1<<20) // what the kernel grants will do
 	}
-	return &lane{fd: fd, talks: map[netip.AddrPort]*talk{}}, nil
+	return fd, nil
 }
 
-// read runs until close.
-func (l *lane) read() {
+// run receives until close.
+func (l *lane) run() {
 	in := newInbox()
+	var ready [portsPerLane]unix.PollFd
+	for i, fd := range l.fds {
+		ready[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	}
 	for {
-		n, err := in.read(l.fd)
-		now := time.Now()
+		unix.Poll(ready[:], -1)
 		l.mu.Lock()
 		if l.talks == nil {
-			unix.Close(l.fd)
+			for _, fd := range l.fds {
+				unix.Close(fd)
+			}
 			l.mu.Unlock()
 			return
 		}
-		for i := range n {
-			from, datagram := in.datagram(i)
-			if t := l.talks[from]; t != nil {
-				l.step(t, t.receive(now, datagram))
+		for port := range ready {
+			if ready[port].Revents != 0 {
+				l.receive(port, in)
 			}
 		}
-		l.out.flush(l.fd)
 		l.mu.Unlock()
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			time.Sleep(time.Millisecond) // an ICMP error of an earlier answer: nothing to be done
+	}
+}
+
+// receive takes one batch from a port. What is left makes the next poll return at once.
+func (l *lane) receive(port int, in *inbox) {
+	n := in.read(l.fds[port])
+	now := time.Now()
+	for i := range n {
+		from, datagram := in.datagram(i)
+		if t := l.talks[ends{port, from}]; t != nil {
+			l.step(t, t.receive(now, datagram))
 		}
 	}
+	l.out.flush()
 }
 
 // step queues what a conversation wants to be sent, and takes it off the lane when it has ended.
 func (l *lane) step(t *talk, datagram []byte) {
 	if datagram != nil {
-		l.out.add(l.fd, &t.name, datagram)
+		l.out.add(l.fds[t.port], &t.name, datagram)
 	}
+	t.late.Store(t.waits())
 	if t.end != talking {
-		if l.talks[t.key] == t {
-			delete(l.talks, t.key)
+		if l.talks[t.ends] == t {
+			delete(l.talks, t.ends)
 		}
-		l.out.flush(l.fd) // the datagram's bytes are free after this
+		l.out.flush() // the datagram's bytes are free after this
 		close(t.over)
 	}
 }
@@ -109,22 +144,25 @@ func (l *lane) begin(t *talk) {
 		close(t.over)
 		return
 	}
-	if old := l.talks[t.key]; old != nil {
+	if old := l.talks[t.ends]; old != nil {
 		old.end = replaced
 		l.step(old, nil)
 	}
-	l.talks[t.key] = t
+	l.talks[t.ends] = t
 	l.step(t, t.begin(time.Now()))
-	l.out.flush(l.fd)
+	l.out.flush()
 }
 
 // resume goes on with t after its file was read further.
 func (l *lane) resume(t *talk) {
+	if !t.late.Load() {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t.end == talking {
 		l.step(t, t.resume(time.Now()))
-		l.out.flush(l.fd)
+		l.out.flush()
 	}
 }
 
@@ -146,15 +184,15 @@ func (l *lane) almostOver(t *talk) bool {
 }
 
 // refuse sends an ERROR to somebody who has no conversation here.
-func (l *lane) refuse(client netip.AddrPort, code uint16, text string) {
+func (l *lane) refuse(port int, client netip.AddrPort, code uint16, text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.talks == nil {
 		return
 	}
 	to := sockaddrOf(client)
-	l.out.add(l.fd, &to, appendERROR(nil, code, text))
-	l.out.flush(l.fd)
+	l.out.add(l.fds[port], &to, appendERROR(nil, code, text))
+	l.out.flush()
 }
 
 // expire sends again what is due, and says when to look next; never is the zero time.
@@ -167,11 +205,11 @@ func (l *lane) expire(now time.Time) (next time.Time) {
 			next = t.due
 		}
 	}
-	l.out.flush(l.fd)
+	l.out.flush()
 	return next
 }
 
-// close ends every conversation and makes read return.
+// close ends every conversation and makes run return.
 func (l *lane) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -180,7 +218,7 @@ func (l *lane) close() {
 		l.step(t, nil)
 	}
 	l.talks = nil
-	unix.Shutdown(l.fd, unix.SHUT_RDWR) // wakes read although the socket is not connected
+	unix.Shutdown(l.fds[0], unix.SHUT_RDWR) // makes poll return, although the socket is not connected
 }
 
 func zoneIndex(a netip.Addr) uint32 {

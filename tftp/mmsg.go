@@ -72,34 +72,36 @@ func newInbox() *inbox {
 	return in
 }
 
-// read waits for at least one datagram.
-func (in *inbox) read(fd int) (n int, err error) {
+// read takes what is there; fd does not block. An error is that nothing is there, or an ICMP error of an earlier
+// answer, about which nothing can be done.
+func (in *inbox) read(fd int) int {
 	for i := range in.heads {
 		in.heads[i].header.Namelen = unix.SizeofSockaddrInet6
 	}
-	r, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&in.heads)), batchSize, unix.MSG_WAITFORONE, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&in.heads)), batchSize, 0, 0, 0)
 	if errno != 0 {
-		return 0, errno
+		return 0
 	}
-	return int(r), nil
+	return int(n)
 }
 
 func (in *inbox) datagram(i int) (from netip.AddrPort, b []byte) {
 	return in.names[i].addrPort(), in.bytes[i][:in.heads[i].length]
 }
 
-// outbox collects datagrams and sends them together.
+// outbox collects datagrams that leave by the same port and sends them together.
 type outbox struct {
 	heads [batchSize]mmsghdr
 	iovs  [batchSize]unix.Iovec
-	n     int
+	fd, n int
 }
 
-// add queues b, which must stay as it is until flush. A full outbox is flushed first.
+// add queues b, which must stay as it is until flush.
 func (out *outbox) add(fd int, to *sockaddr, b []byte) {
-	if out.n == batchSize {
-		out.flush(fd)
+	if out.n == batchSize || fd != out.fd {
+		out.flush()
 	}
+	out.fd = fd
 	out.iovs[out.n].Base = &b[0]
 	out.iovs[out.n].SetLen(len(b))
 	h := &out.heads[out.n].header
@@ -109,15 +111,15 @@ func (out *outbox) add(fd int, to *sockaddr, b []byte) {
 }
 
 // flush sends. What the kernel does not take counts as lost on the way: the timer sends it again.
-func (out *outbox) flush(fd int) {
+func (out *outbox) flush() {
 	for i := 0; i < out.n; {
-		r, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&out.heads[i])), uintptr(out.n-i), unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(out.fd), uintptr(unsafe.Pointer(&out.heads[i])), uintptr(out.n-i), 0, 0, 0)
 		switch {
 		case errno == unix.EINTR:
 		case errno != 0:
 			i++
 		default:
-			i += int(r)
+			i += int(n)
 		}
 	}
 	out.n = 0

@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -41,10 +43,6 @@ const (
 	maxReports    = 4096                    // waiting for a slow Observer; beyond it reports are dropped and counted
 	maxLocals     = 64                      // addresses of this machine that are asked
 	again         = time.Second             // a request repeated within it is a duplicate, not a new start
-
-	// Consecutive requests of a board go out from different ports: its client port grows by one each time. What
-	// belongs to the transfer before (firmware#1025) then never meets the new one.
-	lanesPerLocal = 4
 )
 
 // running is a Server at work.
@@ -57,7 +55,7 @@ type running struct {
 
 	mu      sync.Mutex
 	clients map[netip.AddrPort]*transfer
-	lanes   map[netip.Addr][]*lane
+	lanes   map[netip.Addr]*lane
 	dropped int
 }
 
@@ -73,7 +71,7 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 		requests: make(chan struct{}, maxRequests),
 		busy:     make(chan struct{}, 1),
 		clients:  map[netip.AddrPort]*transfer{},
-		lanes:    map[netip.Addr][]*lane{},
+		lanes:    map[netip.Addr]*lane{},
 	}
 	r.gate = newGate(r.Transfers, r.PerClient)
 
@@ -91,10 +89,8 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 	cancel()
 	conn.Close()
 	transfers.Wait()
-	for _, lanes := range r.lanes {
-		for _, l := range lanes {
-			l.close()
-		}
+	for _, l := range r.lanes {
+		l.close()
 	}
 	loops.Wait()
 	close(r.reports)
@@ -147,10 +143,10 @@ func (r *running) listen(ctx context.Context, conn *net.UDPConn, transfers, loop
 		own, done := context.WithCancel(ctx)
 		t := &transfer{server: r, peer: peer, request: request, began: time.Now(), done: done}
 		ended := func() { done(); r.forget(t); <-r.requests }
-		if t.lane, err = r.register(t, loops); err != nil {
-			r.Log.Warn("tftp: a request is not answered", "client", peer.Addr, "error", err)
-		}
-		if t.lane == nil {
+		if isNew, err := r.register(t, loops); !isNew {
+			if err != nil {
+				r.Log.Warn("tftp: a request is not answered", "client", peer.Addr, "error", err)
+			}
 			ended()
 			continue
 		}
@@ -158,49 +154,41 @@ func (r *running) listen(ctx context.Context, conn *net.UDPConn, transfers, loop
 	}
 }
 
-// register makes t the transfer of its client port and gives it a lane. It gives none to a duplicate of the transfer
-// that is under way, and lets go of an older one that t takes the place of: client ports come again in every stage of
-// a boot.
-func (r *running) register(t *transfer, loops *sync.WaitGroup) (*lane, error) {
+// register makes t the transfer of its client port and gives it a lane and a port there. It declines a duplicate of the
+// transfer that is under way, and lets go of an older one that t takes the place of: client ports come again in every
+// stage of a boot.
+func (r *running) register(t *transfer, loops *sync.WaitGroup) (isNew bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	choice := int(t.peer.Addr.Port())
+	t.port = int(t.peer.Addr.Port()) % portsPerLane
 	if old := r.clients[t.peer.Addr]; old != nil {
 		if old.sameAs(t) {
-			return nil, nil
+			return false, nil
 		}
 		old.replace()
-		choice++
+		t.port = (old.port + 1) % portsPerLane
 	}
-	lanes, err := r.lanesOf(t.peer.Local, loops)
-	if err != nil {
-		return nil, err
+	if t.lane, err = r.laneOf(t.peer.Local, loops); err != nil {
+		return false, err
 	}
 	r.clients[t.peer.Addr] = t
-	return lanes[choice%len(lanes)], nil
+	return true, nil
 }
 
-func (r *running) lanesOf(local netip.Addr, loops *sync.WaitGroup) ([]*lane, error) {
-	if lanes := r.lanes[local]; lanes != nil {
-		return lanes, nil
+func (r *running) laneOf(local netip.Addr, loops *sync.WaitGroup) (*lane, error) {
+	if l := r.lanes[local]; l != nil {
+		return l, nil
 	}
 	if len(r.lanes) == maxLocals {
 		return nil, fmt.Errorf("more than %d addresses of this machine were asked for files", maxLocals)
 	}
-	var lanes []*lane
-	for range lanesPerLocal {
-		l, err := newLane(local)
-		if err != nil {
-			for _, l := range lanes {
-				l.close()
-			}
-			return nil, err
-		}
-		loops.Go(l.read)
-		lanes = append(lanes, l)
+	l, err := newLane(local)
+	if err != nil {
+		return nil, err
 	}
-	r.lanes[local] = lanes
-	return lanes, nil
+	loops.Go(l.run)
+	r.lanes[local] = l
+	return l, nil
 }
 
 // sameAs reports whether a newer request is only another copy of t's: one that the network doubled, or that the
@@ -258,13 +246,10 @@ func (r *running) clock(ctx context.Context) {
 	}
 }
 
-func (r *running) allLanes() (all []*lane) {
+func (r *running) allLanes() []*lane {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, lanes := range r.lanes {
-		all = append(all, lanes...)
-	}
-	return all
+	return slices.Collect(maps.Values(r.lanes))
 }
 
 // wake starts the clock.

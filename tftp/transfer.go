@@ -16,24 +16,25 @@ type transfer struct {
 	request request
 	began   time.Time
 	lane    *lane
+	port    int                // of the lane
 	done    context.CancelFunc // ends the request from outside
 	talk    *talk              // nil until the file is open; guarded by running.mu
 }
 
 func (t *transfer) run(ctx context.Context) {
 	if t.request.write {
-		t.lane.refuse(t.peer.Addr, codeAccess, textReadOnly)
+		t.lane.refuse(t.port, t.peer.Addr, codeAccess, textReadOnly)
 		t.tell(Report{Outcome: Refused, Text: "A write request was refused: this server only sends files."})
 		return
 	}
 	file, err := t.open(ctx)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		t.lane.refuse(t.peer.Addr, codeNotFound, textNotFound)
+		t.lane.refuse(t.port, t.peer.Addr, codeNotFound, textNotFound)
 		t.tell(Report{Outcome: Missed})
 		return
 	case err != nil:
-		t.lane.refuse(t.peer.Addr, codeUndefined, textUnreadable)
+		t.lane.refuse(t.port, t.peer.Addr, codeUndefined, textUnreadable)
 		t.tell(Report{Outcome: Failed, Err: err, Text: fmt.Sprintf("%s could not be opened: %s.", t.request.name, err)})
 		return
 	}
@@ -71,7 +72,7 @@ func (t *transfer) send(ctx context.Context, file File) Report {
 	source, size := stream(file, t.request.octet)
 	options, block := t.request.negotiate(size, limit)
 	data := newBlocks(source, block, size)
-	talk := newTalk(t.peer.Addr, conversation{data: data, options: options, patience: t.server.Patience})
+	talk := newTalk(t.peer.Addr, t.port, conversation{data: data, options: options, patience: t.server.Patience})
 	t.server.started(t, talk)
 	t.tell(Report{Outcome: Started, Size: size, Block: block})
 	t.lane.begin(talk)
