@@ -94,10 +94,11 @@ func (cfg RouterConfig) withDefaults() (RouterConfig, error) {
 	return cfg, nil
 }
 
-// args are dnsmasq's arguments; nothing is read from the machine's own configuration.
+// args are dnsmasq's arguments; nothing is read from the machine's own configuration. In --no-daemon mode dnsmasq also
+// keeps its user, without which the kernel would forget to kill it with us.
 func (cfg RouterConfig) args(dir string) []string {
 	args := []string{
-		"--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--log-facility=-", "--log-dhcp", "--pid-file=",
+		"--no-daemon", "--conf-file=/dev/null", "--log-dhcp",
 		"--interface=eth0", "--bind-interfaces", "--no-resolv", "--no-hosts", "--domain=lan",
 		"--dhcp-leasefile=" + dir + "/leases", "--no-ping",
 	}

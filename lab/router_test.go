@@ -1,9 +1,14 @@
 package lab_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/hex"
+	"fmt"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -123,5 +128,54 @@ func TestHouseRouterRefusesHalfAnAnswer(t *testing.T) {
 	_, err := seg.AddRouter(lab.RouterConfig{Args: []string{"--no-such-option"}})
 	if err == nil || !strings.Contains(err.Error(), "command line option") {
 		t.Errorf("dnsmasq with a wrong argument: %v; want what it said", err)
+	}
+}
+
+// TestNothingOutlivesTheLab kills a process with a lab in it, which is this test in another process, and looks for the
+// lab's dnsmasq.
+func TestNothingOutlivesTheLab(t *testing.T) {
+	lab.Need(t, "ip", "nsenter", "dnsmasq")
+	if os.Getenv("LAB_VICTIM") != "" {
+		lab.NewSegment(t).HouseRouter(lab.RouterConfig{})
+		fmt.Println("ready")
+		time.Sleep(time.Minute)
+		return
+	}
+	victim := exec.Command(os.Args[0], "-test.run=^TestNothingOutlivesTheLab$")
+	victim.Env = append(os.Environ(), "LAB_VICTIM=1", "TMPDIR="+t.TempDir())
+	out, err := victim.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := victim.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("the other process said %q, %v", line, err)
+	}
+	children := func() (found []string) {
+		processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range processes {
+			// A process that ends meanwhile has no command line.
+			if line, _ := os.ReadFile(p); strings.HasPrefix(string(line), "dnsmasq") && strings.Contains(string(line), t.Name()) {
+				found = append(found, p)
+			}
+		}
+		return found
+	}
+	if len(children()) != 1 {
+		t.Fatalf("the other process has dnsmasqs %v, want one", children())
+	}
+	if err := victim.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = victim.Wait() // killed, as it should be
+	for deadline := time.Now().Add(5 * time.Second); len(children()) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("dnsmasq outlives its lab: %v", children())
+		}
 	}
 }
