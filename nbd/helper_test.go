@@ -231,3 +231,59 @@ func ask(t testing.TB, conn net.Conn, r request) (errno, []byte) {
 	}
 	return code, data
 }
+
+// launch starts bramble's server, nbdkit or qemu-nbd as a process of its own
+// that serves the file path, and waits until it answers.
+func launch(t testing.TB, peer, path string) (addr string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr = ln.Addr().String()
+	host, port, _ := net.SplitHostPort(addr)
+	ln.Close()
+	var cmd *exec.Cmd
+	switch peer {
+	case "nbdkit":
+		cmd = exec.Command("nbdkit", "-f", "-r", "-i", host, "-p", port, "file", path)
+	case "qemu-nbd":
+		cmd = exec.Command("qemu-nbd", "-r", "-t", "-f", "raw", "-e", "16", "-b", host, "-p", port, path)
+	default:
+		cmd = exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "NBD_TEST_SERVE="+path, "NBD_TEST_ADDR="+addr)
+	}
+	launched(t, cmd)
+	if _, err := Negotiate(t.Context(), dialTCP(t, addr), ""); err != nil {
+		t.Fatal(err)
+	}
+	return addr
+}
+
+// launched starts cmd and ends it with the test.
+func launched(t testing.TB, cmd *exec.Cmd) {
+	t.Helper()
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+}
+
+// dialTCP connects to a server that may still be starting.
+func dialTCP(t testing.TB, addr string) net.Conn {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			t.Cleanup(func() { conn.Close() })
+			return conn
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("nobody answers at %s: %v", addr, err)
+		}
+	}
+}

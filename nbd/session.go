@@ -74,18 +74,21 @@ func newSession(r *run, conn net.Conn, in *bufio.Reader, name string, export Exp
 // serve answers requests until the client says goodbye (nil) or the connection
 // is of no more use.
 func (s *Session) serve() error {
-	err := s.loop()
-	if err != nil {
-		s.out.conn.Close() // wakes the workers that wait for this client
+	if err := s.loop(); err != nil {
+		s.fail(err)
 	}
 	s.work.Wait()
-	if first := s.failure.Load(); first != nil {
-		err = *first
-	}
-	if err != nil {
-		return fmt.Errorf("nbd: serving %q to %s: %w", brief([]byte(s.name)), s.peer, err)
+	if err := s.failure.Load(); err != nil {
+		return fmt.Errorf("nbd: serving %q to %s: %w", brief([]byte(s.name)), s.peer, *err)
 	}
 	return nil
+}
+
+// fail ends the session: loop and workers wake up with errors of their own, of
+// which the first one counts.
+func (s *Session) fail(err error) {
+	s.failure.CompareAndSwap(nil, &err)
+	s.out.conn.Close()
 }
 
 func (s *Session) loop() error {
@@ -102,7 +105,7 @@ func (s *Session) loop() error {
 		}
 		req, err := parseRequest(head)
 		if err != nil {
-			return err
+			return errors.Join(err, s.flush())
 		}
 		_, _ = s.in.Discard(requestSize) // it is there
 		if req.kind == cmdDisc {
@@ -158,19 +161,18 @@ func (s *Session) start(work func() error) {
 	s.work.Go(func() {
 		defer func() { <-s.slots }()
 		if err := work(); err != nil {
-			s.failure.CompareAndSwap(nil, &err)
-			s.out.conn.Close() // ends the loop
+			s.fail(err)
 		}
 	})
 }
 
 // skip reads past the payload of a WRITE.
 func (s *Session) skip(length uint32) error {
-	if length > maxRequest {
-		return fmt.Errorf("a WRITE of %d bytes is more than the %d that were agreed", length, maxRequest)
-	}
 	if err := s.flush(); err != nil {
 		return err
+	}
+	if length > maxRequest {
+		return fmt.Errorf("a WRITE of %d bytes is more than the %d that were agreed", length, maxRequest)
 	}
 	if _, err := s.in.Discard(int(length)); err != nil {
 		return fmt.Errorf("the client left within a WRITE: %w", err)
