@@ -40,6 +40,9 @@ func (r *run) silence(k DHCP) error {
 		return &halt{outcome: NoOffer, reason: fmt.Sprintf(
 			"it learned of the TFTP server %s, but nobody offered an address: a proxy alone is not enough; %s", r.net.server, after)}
 	}
+	if len(r.report.Offers) > 0 {
+		return &halt{outcome: NoOffer, reason: "the OFFERs it got have neither an address nor a TFTP server for it; " + after}
+	}
 	return &halt{outcome: NoOffer, reason: "nobody answered; " + after}
 }
 
