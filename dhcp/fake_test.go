@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -91,7 +92,7 @@ func (w *world) says(packet []byte) []sent {
 	w.t.Helper()
 	w.handle(w.wire, packet)
 	for w.checking() {
-		time.Sleep(100 * time.Microsecond)
+		runtime.Gosched()
 	}
 	return w.wire.take()
 }

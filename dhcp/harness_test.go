@@ -33,6 +33,7 @@ type serverConfig struct {
 	Interfaces []string
 	Authority  *Authority
 	ProbeWait  time.Duration
+	Quiet      bool // events are not printed
 }
 
 func TestMain(m *testing.M) {
@@ -54,7 +55,11 @@ func beServer(text string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
-	s := newServer(os.Stdout)
+	events := io.Writer(os.Stdout)
+	if cfg.Quiet {
+		events = io.Discard
+	}
+	s := newServer(events)
 	s.Interfaces, s.Authority, s.ProbeWait = cfg.Interfaces, cfg.Authority, cfg.ProbeWait
 	if err := s.Listen(); err != nil {
 		return err
@@ -131,6 +136,28 @@ func startServer(t testing.TB, ns *netns.NS, cfg serverConfig) *process {
 		}
 	}()
 	return p
+}
+
+// startDnsmasq runs a dnsmasq of one's own settings, and returns its process id when it serves.
+func startDnsmasq(t testing.TB, host *lab.Host, args ...string) int {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := host.Command("dnsmasq", append([]string{"--no-daemon", "--conf-file=/dev/null", "--port=0", "--quiet-dhcp",
+		"--interface=eth0", "--bind-interfaces", "--dhcp-leasefile=" + dir + "/leases", "--pid-file=" + dir + "/pid"}, args...)...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if out, err := host.Output("cat", "/proc/net/udp"); err == nil && strings.Contains(out, ":0043 ") {
+			return cmd.Process.Pid
+		}
+	}
+	t.Fatal("dnsmasq does not serve after five seconds")
+	return 0
 }
 
 // kill ends the server as kill -9 does.

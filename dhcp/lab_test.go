@@ -34,7 +34,7 @@ func ours(all []heard, from string) (own []heard) {
 func TestBesideHouseRouter(t *testing.T) {
 	lab.Need(t, "ip", "dnsmasq")
 	seg := lab.NewSegment(t)
-	router := seg.HouseRouter(lab.RouterConfig{Args: []string{"--no-ping"}})
+	router := seg.HouseRouter(lab.RouterConfig{})
 	server := startServer(t, seg.Host("bramble", "10.77.0.2/24").NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: -1})
 	board := newClient(t, seg.Host("board"))
 
@@ -178,7 +178,7 @@ func TestFindingsInTheLab(t *testing.T) {
 		want    []string // words of one finding
 		absent  string
 	}{
-		{"a router that pings first", []lab.RouterConfig{{Args: []string{"--log-dhcp"}}}, []string{"10.77.0.1 gives out addresses on eth0."}, "option 66"},
+		{"a router", []lab.RouterConfig{{}}, []string{"10.77.0.1 gives out addresses on eth0."}, "option 66"},
 		{"no router", nil, []string{"Nobody gives out addresses on eth0", "--dhcp=authoritative"}, "10.77"},
 		{"a router without offers", []lab.RouterConfig{{NoOffers: true}}, []string{"Nobody gives out addresses on eth0"}, "10.77"},
 		{"two routers", []lab.RouterConfig{{}, {Name: "second", Addr: second}}, []string{"2 DHCP servers", "10.77.0.1", "10.77.0.7", "Switch off all but one"}, "option 66"},
@@ -190,14 +190,10 @@ func TestFindingsInTheLab(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			seg := lab.NewSegment(t)
-			wait := time.Duration(0)
 			for _, r := range test.routers {
-				if r.Args == nil {
-					r.Args, wait = []string{"--no-ping"}, 1500*time.Millisecond
-				}
 				seg.HouseRouter(r)
 			}
-			server := startServer(t, seg.Host("bramble", "10.77.0.2/24").NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: wait})
+			server := startServer(t, seg.Host("bramble", "10.77.0.2/24").NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: 1500 * time.Millisecond})
 			server.said(t, node.Finding, test.want...)
 			for _, e := range server.events {
 				if strings.Contains(e.Text, test.absent) {
@@ -209,6 +205,66 @@ func TestFindingsInTheLab(t *testing.T) {
 			}
 		})
 	}
+}
+
+// dnsmasq as it comes pings an address for three seconds before it offers it.
+func TestProbeWaitsForAPing(t *testing.T) {
+	lab.Need(t, "ip", "dnsmasq")
+	seg := lab.NewSegment(t)
+	startDnsmasq(t, seg.Host("router", "10.77.0.1/24"), "--dhcp-range=10.77.0.100,10.77.0.199,1h")
+	server := startServer(t, seg.Host("bramble", "10.77.0.2/24").NS, serverConfig{Interfaces: []string{"eth0"}})
+	server.said(t, node.Finding, "10.77.0.1 gives out addresses on eth0.")
+}
+
+// A switch with the old spanning tree protocol: the Linux bridge, with its default forward delay.
+func TestSpanningTree(t *testing.T) {
+	lab.Need(t, "ip")
+	seg := lab.NewSegment(t)
+	host := seg.Host("bramble", "10.77.0.2/24")
+	if err := seg.Run("ip", "link", "set", "dev", "bridge", "type", "bridge", "stp_state", "1", "forward_delay", "1500"); err != nil {
+		t.Fatal(err)
+	}
+	server := startServer(t, host.NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: 3 * time.Second})
+	server.said(t, node.Finding, "keeps a port shut for 30 s", "PortFast")
+}
+
+// An interface that goes away and comes back, as a USB adapter's does, is served again.
+func TestInterfaceComesBack(t *testing.T) {
+	lab.Need(t, "ip")
+	host := lab.NewSegment(t).Host("bramble")
+	plug := func() *client {
+		t.Helper()
+		far := lab.NewSegment(t).Host("board") // for its namespace: its own eth0 makes room
+		for _, c := range [][]string{
+			{"link", "del", "eth0"},
+			{"link", "add", "eth0", "type", "veth", "peer", "name", "usb0", "netns", host.Path()},
+			{"link", "set", "eth0", "up"},
+		} {
+			if err := far.Run("ip", c...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, c := range [][]string{{"addr", "add", "10.77.0.2/24", "dev", "usb0"}, {"link", "set", "usb0", "up"}} {
+			if err := host.Run("ip", c...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return newClient(t, far)
+	}
+	first := plug()
+	startServer(t, host.NS, serverConfig{Interfaces: []string{"usb0"}, ProbeWait: -1})
+	answered := func(c *client) bool {
+		c.broadcast(discover3BPlus())
+		return len(c.until(200*time.Millisecond, func(heard) bool { return true })) > 0
+	}
+	if !answered(first) {
+		t.Fatal("no answer before the interface went away")
+	}
+	if err := host.Run("ip", "link", "del", "usb0"); err != nil {
+		t.Fatal(err)
+	}
+	second := plug()
+	eventually(t, 20*time.Second, func() bool { return answered(second) }, func() string { return "no answer after the interface came back" })
 }
 
 // Two appliances on one segment find each other.
@@ -224,7 +280,7 @@ func TestSecondAppliance(t *testing.T) {
 func TestUnansweredBoard(t *testing.T) {
 	lab.Need(t, "ip", "dnsmasq")
 	seg := lab.NewSegment(t)
-	seg.HouseRouter(lab.RouterConfig{Args: []string{"--no-ping"}})
+	seg.HouseRouter(lab.RouterConfig{})
 	server := startServer(t, seg.Host("bramble", "10.77.0.2/24").NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: time.Second})
 	server.said(t, node.Finding, "10.77.0.1 gives out addresses")
 	board := newClient(t, seg.Host("board"))
@@ -239,7 +295,7 @@ func TestUnansweredBoard(t *testing.T) {
 func TestRouterAnswersByUnicast(t *testing.T) {
 	lab.Need(t, "ip", "dnsmasq")
 	seg := lab.NewSegment(t)
-	seg.HouseRouter(lab.RouterConfig{Args: []string{"--no-ping"}})
+	seg.HouseRouter(lab.RouterConfig{})
 	board := newClient(t, seg.Host("board"))
 	board.broadcast(discover3BPlus())
 	all := board.hear(300 * time.Millisecond)

@@ -60,6 +60,9 @@ func listen(name string) (*port, error) {
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
+	if err := udp.SetReadDeadline(time.Now().Add(look)); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
 	return &port{name: name, index: ifi.Index, mac: node.MAC(ifi.HardwareAddr), conn: udp, raw: raw}, nil
 }
 
@@ -127,7 +130,7 @@ func (p *port) sendTo(mac node.MAC, b []byte, from, to netip.Addr) error {
 	return f.send(p.frames, b)
 }
 
-// look is how often a silent port checks that its interface is still the one that it was opened on.
+// look is how often a port checks that its interface is still the one that it was opened on.
 const look = 5 * time.Second
 
 // errGone says that the interface was taken away, or taken away and made again (a USB adapter, a driver).
@@ -136,9 +139,6 @@ var errGone = errors.New("the interface is gone")
 // receive reads one packet. It returns errGone when there will be no more.
 func (p *port) receive(b []byte) (int, error) {
 	for {
-		if err := p.conn.SetReadDeadline(time.Now().Add(look)); err != nil {
-			return 0, err
-		}
 		n, _, err := p.conn.ReadFromUDPAddrPort(b)
 		switch {
 		case err == nil:
@@ -149,8 +149,11 @@ func (p *port) receive(b []byte) (int, error) {
 		if ifi, err := net.InterfaceByName(p.name); err != nil || ifi.Index != p.index {
 			return 0, errGone
 		}
-		if !errors.Is(err, unix.EAGAIN) && !isTimeout(err) {
+		if !isTimeout(err) {
 			return 0, fmt.Errorf("cannot read DHCP packets on %s: %w", p.name, err)
+		}
+		if err := p.conn.SetReadDeadline(time.Now().Add(look)); err != nil {
+			return 0, err
 		}
 	}
 }

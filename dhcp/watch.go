@@ -72,7 +72,15 @@ func (w *watch) news(ifname, text string) bool {
 
 // inspect probes a segment and puts what is new on the timeline. mac is the board that gave rise to it, if any.
 func (s *Server) inspect(ctx context.Context, w *watch, p *port, mac node.MAC) {
-	offers, err := Probe(ctx, p.name, s.ProbeWait)
+	wait := s.ProbeWait
+	if wait == 0 {
+		wait = probeWait
+	}
+	var tree []Finding
+	var wg sync.WaitGroup
+	wg.Go(func() { tree = spanningTree(ctx, p.name, wait) })
+	offers, err := Probe(ctx, p.name, wait)
+	wg.Wait()
 	if err != nil {
 		if ctx.Err() == nil {
 			s.Log.Warn("the segment cannot be asked who serves DHCP there", "interface", p.name, "err", err)
@@ -81,7 +89,7 @@ func (s *Server) inspect(ctx context.Context, w *watch, p *port, mac node.MAC) {
 	}
 	self, _ := p.address() // without one, Findings says so
 	seg := Segment{Interface: p.name, Self: self, Authoritative: s.Authority != nil && s.Authority.rules(self)}
-	found := seg.Findings(offers)
+	found := append(seg.Findings(offers), tree...)
 	var texts []string
 	allWell := true
 	for _, f := range found {
