@@ -66,6 +66,7 @@ func (b Board) Boot(ctx context.Context, s *Segment) Report {
 	defer run.nic.port.Unplug()
 	run.finish(run.stages())
 	if run.report.Outcome == Kernel && b.HandOver != nil {
+		run.nic.port.Unplug() // whoever takes over has the same Ethernet address
 		if err := b.HandOver(ctx, run.report); err != nil {
 			run.report.Outcome, run.report.Reason = NotHanded, err.Error()
 			run.say("not handed over: %v", err)
@@ -170,7 +171,8 @@ func (r *run) gather() {
 		}
 	}
 	boot.CmdlineTxt = string(read("$cmdline"))
-	boot.CommandLine = commandLine(r.Model, r.id.mac, r.settings, []byte(boot.CmdlineTxt))
+	boot.FirmwareArgs = firmwareArgs(r.Model, r.id.mac, r.settings)
+	boot.CommandLine = commandLine(r.Model, boot.FirmwareArgs, []byte(boot.CmdlineTxt))
 	boot.Settings = r.settings
 }
 

@@ -113,7 +113,7 @@ func TestCommandLine(t *testing.T) {
 	mac := MAC{0xb8, 0x27, 0xeb, 7, 0xbc, 0xc6}
 	m := mustModel(t, "3b+")
 	s := ReadConfig([]byte("enable_uart=1"), m, 0, nil)
-	got := commandLine(m, mac, s, []byte("console=serial0,115200 console=tty1  ip=dhcp\nignored"))
+	got := commandLine(m, firmwareArgs(m, mac, s), []byte("console=serial0,115200 console=tty1  ip=dhcp\nignored"))
 	for _, want := range []string{"8250.nr_uarts=1 ", "smsc95xx.macaddr=B8:27:EB:07:BC:C6 ", " console=ttyS0,115200 console=tty1 ip=dhcp"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("command line %q lacks %q", got, want)
@@ -123,7 +123,7 @@ func TestCommandLine(t *testing.T) {
 		t.Errorf("command line %q has the second line of cmdline.txt", got)
 	}
 	s = ReadConfig([]byte("disable_commandline_tags=2"), m, 0, nil)
-	if got := commandLine(m, mac, s, []byte("a b")); got != "a b" {
+	if got := commandLine(m, firmwareArgs(m, mac, s), []byte("a b")); got != "a b" {
 		t.Errorf("with disable_commandline_tags the command line is %q", got)
 	}
 }

@@ -27,7 +27,7 @@ func (r *run) step(s Step) error {
 		names = r.settings.files(r.Model, variable)
 		all = variable == "$overlays" || variable == "$initramfs"
 	}
-	found := false
+	found, why := false, Absent
 	for _, name := range names {
 		t, err := r.group(s, name)
 		if err != nil {
@@ -36,6 +36,9 @@ func (r *run) step(s Step) error {
 		ok := t.result == Read || t.result == Exists
 		found = found || ok
 		r.learn(s, t, ok)
+		if t.result != Absent {
+			why = t.result
+		}
 		if ok && s.has("never") {
 			return &halt{outcome: Elsewhere, reason: fmt.Sprintf("the server has %s: the firmware would start that instead of the kernel", name)}
 		}
@@ -53,11 +56,11 @@ func (r *run) step(s Step) error {
 		}
 	case s.has("needed"):
 		return &halt{outcome: MissingFile, led: s.LED, reason: fmt.Sprintf("%s was not received (%s): the board halts%s",
-			strings.Join(names, " or "), r.lastResult(), leds(s.LED))}
+			strings.Join(names, " or "), why, leds(s.LED))}
 	case s.has("config"):
-		r.warn("%s was not received (%s): the firmware's defaults hold", s.Names[0], r.lastResult())
+		r.warn("%s was not received (%s): the firmware's defaults hold", s.Names[0], why)
 	case strings.HasPrefix(s.Names[0], "$") && slices.Contains(s.Verbs, "read") && s.Names[0] != "$armstub" && s.Names[0] != "$fixup":
-		r.warn("%s was not received (%s): the boot goes on without", strings.Join(names, " and "), r.lastResult())
+		r.warn("%s was not received (%s): the boot goes on without", strings.Join(names, " and "), why)
 	}
 	return nil
 }
@@ -67,14 +70,6 @@ func leds(n int) string {
 		return ""
 	}
 	return fmt.Sprintf(", its LED flashes %d times", n)
-}
-
-// lastResult tells how the last request ended.
-func (r *run) lastResult() Result {
-	if n := len(r.report.Exchanges); n > 0 {
-		return r.report.Exchanges[n-1].Result
-	}
-	return Absent
 }
 
 // group does the verbs for one name, until one fails.

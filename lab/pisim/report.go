@@ -84,11 +84,12 @@ type Report struct {
 	Boot Boot `json:"-"`
 }
 
-// Boot is what the firmware gives the kernel.
+// Boot is what the firmware gives the kernel. Overlays are listed, not merged into the device tree.
 type Boot struct {
 	Kernel, DTB, Initramfs []byte
 	Overlays               map[string][]byte
 	CommandLine            string // as on the real board
+	FirmwareArgs           string // the part of it that the firmware adds
 	CmdlineTxt             string // as received
 	Settings               Settings
 }
@@ -131,4 +132,10 @@ func (r Report) counting() []string {
 		}
 	}
 	return keys
+}
+
+// Line is the command line with the firmware's arguments but console=serial0 as it was received, for a machine with
+// another serial port.
+func (b Boot) Line() string {
+	return strings.Join(append(strings.Fields(b.FirmwareArgs), strings.Fields(firstLine([]byte(b.CmdlineTxt)))...), " ")
 }
