@@ -19,7 +19,7 @@ func BenchmarkPeers(b *testing.B) {
 	ours := lab.NewSegment(b)
 	startServer(b, ours.Host("bramble", "10.77.0.2/24").NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: -1, Quiet: true})
 	theirs := lab.NewSegment(b)
-	startDnsmasq(b, theirs.Host("dnsmasq", "10.77.0.2/24"), "--dhcp-range=10.77.0.0,proxy", "--pxe-service=0,Raspberry Pi Boot")
+	startDnsmasq(b, theirs.Host("dnsmasq", "10.77.0.2/24"), "--interface=eth0", "--dhcp-range=10.77.0.0,proxy", "--pxe-service=0,Raspberry Pi Boot")
 	us, them := newClient(b, ours.Host("boards")), newClient(b, theirs.Host("boards"))
 
 	const rounds = 7

@@ -143,11 +143,13 @@ func (s *Server) confirm(w wire, q Query, net netip.Prefix) error {
 	return nil
 }
 
-// leased puts a board's address on the timeline. Other clients of the switch are not bramble's business.
+// leased puts a board's new address on the timeline; for its boot ROM every one, since that opens a boot. Other
+// clients of the switch are not bramble's business.
 func (s *Server) leased(q Query, l lease) {
-	if q.IsNetboot() == nil || !s.state(q.MAC).MAC.IsZero() {
+	st := s.state(q.MAC)
+	if q.IsNetboot() == nil && q.Type == dhcpv4.MessageTypeDiscover || !st.MAC.IsZero() && st.Addr != l.Addr {
 		s.Record(node.Event{
-			Time: s.now(), Kind: node.Leased, Node: q.MAC, Boot: s.state(q.MAC).Boot, Serial: q.Serial, Model: q.Model, Addr: l.Addr,
+			Time: s.now(), Kind: node.Leased, Node: q.MAC, Boot: st.Boot, Serial: q.Serial, Model: q.Model, Addr: l.Addr,
 		})
 	}
 }

@@ -33,6 +33,7 @@ type serverConfig struct {
 	Interfaces []string
 	Authority  *Authority
 	ProbeWait  time.Duration
+	ProbeAgain time.Duration
 	Quiet      bool // events are not printed
 }
 
@@ -60,7 +61,7 @@ func beServer(text string) error {
 		events = io.Discard
 	}
 	s := newServer(events)
-	s.Interfaces, s.Authority, s.ProbeWait = cfg.Interfaces, cfg.Authority, cfg.ProbeWait
+	s.Interfaces, s.Authority, s.ProbeWait, s.ProbeAgain = cfg.Interfaces, cfg.Authority, cfg.ProbeWait, cfg.ProbeAgain
 	if err := s.Listen(); err != nil {
 		return err
 	}
@@ -143,7 +144,7 @@ func startDnsmasq(t testing.TB, host *lab.Host, args ...string) int {
 	t.Helper()
 	dir := t.TempDir()
 	cmd := host.Command("dnsmasq", append([]string{"--no-daemon", "--conf-file=/dev/null", "--port=0", "--quiet-dhcp",
-		"--interface=eth0", "--bind-interfaces", "--dhcp-leasefile=" + dir + "/leases", "--pid-file=" + dir + "/pid"}, args...)...)
+		"--bind-interfaces", "--dhcp-leasefile=" + dir + "/leases", "--pid-file=" + dir + "/pid"}, args...)...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

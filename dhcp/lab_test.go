@@ -160,6 +160,15 @@ func TestPortTaken(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "dnsmasq (process ") || !strings.Contains(err.Error(), "stop it") {
 		t.Errorf("beside a DHCP server on the same machine Listen says %v", err)
 	}
+	// one that keeps to another interface, as virtual machines have it, is in nobody's way
+	both := seg.Host("both", "10.77.0.3/24")
+	for _, c := range [][]string{{"link", "add", "virbr0", "type", "bridge"}, {"addr", "add", "10.99.0.1/24", "dev", "virbr0"}, {"link", "set", "virbr0", "up"}} {
+		if err := both.Run("ip", c...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	startDnsmasq(t, both, "--interface=virbr0", "--dhcp-range=10.99.0.5,10.99.0.6")
+	startServer(t, both.NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: -1})
 	// nor does a second one start beside us
 	host := seg.Host("bramble", "10.77.0.2/24")
 	startServer(t, host.NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: -1})
@@ -207,11 +216,32 @@ func TestFindingsInTheLab(t *testing.T) {
 	}
 }
 
+// The cable to the router is plugged in later: the timeline says what was wrong, and then that it is right.
+func TestRouterComesLater(t *testing.T) {
+	lab.Need(t, "ip", "dnsmasq")
+	seg := lab.NewSegment(t)
+	host := seg.Host("bramble", "10.77.0.2/24")
+	if err := host.Run("ip", "link", "set", "eth0", "down"); err != nil {
+		t.Fatal(err)
+	}
+	server := startServer(t, host.NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: time.Second, ProbeAgain: time.Second})
+	server.said(t, node.Finding, "It is not known who serves DHCP on eth0", "network is down")
+	if err := host.Run("ip", "link", "set", "eth0", "up"); err != nil {
+		t.Fatal(err)
+	}
+	server.said(t, node.Finding, "Nobody gives out addresses on eth0")
+	seg.HouseRouter(lab.RouterConfig{})
+	server.said(t, node.Finding, "10.77.0.1 gives out addresses on eth0.")
+	if got := server.kinds(node.MAC{}); got != "segment.finding segment.finding segment.finding" {
+		t.Errorf("the timeline has %q; want each finding once", got)
+	}
+}
+
 // dnsmasq as it comes pings an address for three seconds before it offers it.
 func TestProbeWaitsForAPing(t *testing.T) {
 	lab.Need(t, "ip", "dnsmasq")
 	seg := lab.NewSegment(t)
-	startDnsmasq(t, seg.Host("router", "10.77.0.1/24"), "--dhcp-range=10.77.0.100,10.77.0.199,1h")
+	startDnsmasq(t, seg.Host("router", "10.77.0.1/24"), "--interface=eth0", "--dhcp-range=10.77.0.100,10.77.0.199,1h")
 	server := startServer(t, seg.Host("bramble", "10.77.0.2/24").NS, serverConfig{Interfaces: []string{"eth0"}})
 	server.said(t, node.Finding, "10.77.0.1 gives out addresses on eth0.")
 }
@@ -281,8 +311,9 @@ func TestUnansweredBoard(t *testing.T) {
 	lab.Need(t, "ip", "dnsmasq")
 	seg := lab.NewSegment(t)
 	seg.HouseRouter(lab.RouterConfig{})
-	server := startServer(t, seg.Host("bramble", "10.77.0.2/24").NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: time.Second})
+	server := startServer(t, seg.Host("bramble", "10.77.0.2/24").NS, serverConfig{Interfaces: []string{"eth0"}, ProbeWait: time.Second, ProbeAgain: time.Second})
 	server.said(t, node.Finding, "10.77.0.1 gives out addresses")
+	time.Sleep(time.Second) // the segment is left alone that long
 	board := newClient(t, seg.Host("board"))
 	for range 2 {
 		board.broadcast(discover3BPlus())

@@ -25,10 +25,11 @@ type Server struct {
 	Nodes      interface {
 		Get(node.MAC) (node.State, bool)
 	} // usually *node.Registry
-	Authority *Authority    // nil: proxyDHCP, another server gives out the addresses
-	ProbeWait time.Duration // how long a probe of the segment listens; zero: 5 s, negative: never probe
-	Log       *slog.Logger
-	Now       func() time.Time // nil: time.Now
+	Authority  *Authority    // nil: proxyDHCP, another server gives out the addresses
+	ProbeWait  time.Duration // how long a probe of the segment listens; zero: 5 s, negative: never probe
+	ProbeAgain time.Duration // after how long to look again while something is wrong; zero: 1 min
+	Log        *slog.Logger
+	Now        func() time.Time // nil: time.Now
 
 	ports    []*port
 	pending  atomic.Int32

@@ -2,7 +2,6 @@ package dhcp
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -24,45 +23,47 @@ func (s *Server) suspect(ifname string, mac node.MAC) {
 	}
 }
 
-// calm is how long a segment is left alone after a look.
-const calm = time.Minute
-
-// watch looks at every segment at the start, and again when boards get no further.
+// watch looks at every segment at the start, again when boards get no further, and again now and then while
+// something is wrong, so that the timeline also says when it was put right.
 func (s *Server) watch(ctx context.Context) {
 	w := watch{said: map[string]string{}}
-	var wg sync.WaitGroup
-	for _, p := range s.ports {
-		wg.Go(func() { s.inspect(ctx, &w, p, node.MAC{}) })
+	calm := s.ProbeAgain
+	if calm == 0 {
+		calm = time.Minute
 	}
-	wg.Wait()
-	looked := map[string]time.Time{}
+	troubled, looked := map[string]bool{}, map[string]time.Time{}
+	look := func(p *port, mac node.MAC) {
+		troubled[p.name] = s.inspect(ctx, &w, p, mac)
+		looked[p.name] = time.Now()
+	}
+	for _, p := range s.ports {
+		look(p, node.MAC{})
+	}
+	tick := time.NewTicker(calm)
+	defer tick.Stop()
 	for {
+		var q suspicion
 		select {
 		case <-ctx.Done():
 			return
-		case q := <-s.suspects:
-			if now := s.now(); now.Sub(looked[q.ifname]) < calm {
-				continue
+		case q = <-s.suspects:
+		case <-tick.C:
+		}
+		for _, p := range s.ports {
+			asked := p.name == q.ifname && time.Since(looked[p.name]) >= calm
+			if asked || q.ifname == "" && troubled[p.name] {
+				look(p, q.mac)
 			}
-			for _, p := range s.ports {
-				if p.name == q.ifname {
-					s.inspect(ctx, &w, p, q.mac)
-				}
-			}
-			looked[q.ifname] = s.now()
 		}
 	}
 }
 
 // watch remembers what the timeline was told last about each interface.
 type watch struct {
-	mu   sync.Mutex
 	said map[string]string
 }
 
 func (w *watch) news(ifname, text string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if w.said[ifname] == text {
 		return false
 	}
@@ -70,8 +71,9 @@ func (w *watch) news(ifname, text string) bool {
 	return true
 }
 
-// inspect probes a segment and puts what is new on the timeline. mac is the board that gave rise to it, if any.
-func (s *Server) inspect(ctx context.Context, w *watch, p *port, mac node.MAC) {
+// inspect probes a segment, puts what is new on the timeline, and reports whether anything is wrong. mac is the
+// board that gave rise to it, if any.
+func (s *Server) inspect(ctx context.Context, w *watch, p *port, mac node.MAC) bool {
 	wait := s.ProbeWait
 	if wait == 0 {
 		wait = probeWait
@@ -81,29 +83,30 @@ func (s *Server) inspect(ctx context.Context, w *watch, p *port, mac node.MAC) {
 	wg.Go(func() { tree = spanningTree(ctx, p.name, wait) })
 	offers, err := Probe(ctx, p.name, wait)
 	wg.Wait()
-	if err != nil {
-		if ctx.Err() == nil {
-			s.Log.Warn("the segment cannot be asked who serves DHCP there", "interface", p.name, "err", err)
-		}
-		return
+	if ctx.Err() != nil {
+		return false
 	}
 	self, _ := p.address() // without one, Findings says so
 	seg := Segment{Interface: p.name, Self: self, Authoritative: s.Authority != nil && s.Authority.rules(self)}
 	found := append(seg.Findings(offers), tree...)
+	if err != nil {
+		found = []Finding{wrong("It is not known who serves DHCP on %s: %v.", p.name, err)}
+	}
 	var texts []string
-	allWell := true
+	bad := false
 	for _, f := range found {
 		texts = append(texts, f.Text)
-		allWell = allWell && !f.Wrong
+		bad = bad || f.Wrong
 	}
-	if !mac.IsZero() && allWell {
-		found = append(found, Finding{Wrong: true, Text: fmt.Sprintf("%s asks again although it was answered, and nothing is wrong with DHCP on %s. "+
-			"Look at its cable and switch port, take other boot media out of the board, and switch its power off and on.", mac, p.name)})
-	} else if !w.news(p.name, strings.Join(texts, "\n")) {
-		return
+	if news := w.news(p.name, strings.Join(texts, "\n")); !mac.IsZero() && !bad {
+		found = []Finding{wrong("%s asks again although it was answered, and nothing is wrong with DHCP on %s. "+
+			"Look at its cable and switch port, take other boot media out of the board, and switch its power off and on.", mac, p.name)}
+	} else if !news {
+		return bad
 	}
 	for _, f := range found {
 		s.Log.Info(f.Text, "interface", p.name)
 		s.Record(node.Event{Time: s.now(), Kind: node.Finding, Text: f.Text})
 	}
+	return bad
 }
