@@ -127,6 +127,12 @@ func (f *file) readCached(b []byte, offset int64) bool {
 	return err == nil && n == len(b)
 }
 
+// likelyCached looks at both ends of a range. A wrong guess costs time only.
+func (f *file) likelyCached(offset, n int64) bool {
+	var b [1]byte
+	return f.readCached(b[:], offset) && f.readCached(b[:], offset+n-1)
+}
+
 // willNeed has the kernel read ahead, so that the disk works for several
 // requests at a time. It is advice: its failure shows in the read.
 func (f *file) willNeed(offset, n int64) {

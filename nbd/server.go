@@ -39,7 +39,7 @@ type Server struct {
 	// MaxConnsPerPeer bounds the connections of one IP address. Zero is 64.
 	MaxConnsPerPeer int
 
-	// Memory bounds the bytes that replies in flight may share, beside 64 KiB
+	// Memory bounds the bytes that replies in flight may share, beside 128 KiB
 	// for each active connection. Zero is 32 MiB.
 	Memory int64
 

@@ -74,7 +74,7 @@ func TestReads(t *testing.T) {
 			if got := (Info{uint64(len(want)), FlagHasFlags | FlagReadOnly | FlagCanMultiConn, 1, 4096, 32 << 20}); info != got {
 				t.Errorf("info %+v; want %+v", info, got)
 			}
-			for _, length := range []int{0, 1, 511, 4096, sendfileMin - 1, sendfileMin, smallBuffer - replySize, smallBuffer, largeBuffer, largeBuffer + 1, 1<<20 + 1, len(want)} {
+			for _, length := range []int{0, 1, 511, 4096, copyMax, copyMax + 1, largeBuffer, largeBuffer + 1, 1<<20 + 1, len(want)} {
 				for _, offset := range []int{0, 1, (len(want) - length) / 2, len(want) - length} {
 					if offset+length > len(want) {
 						continue

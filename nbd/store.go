@@ -4,7 +4,7 @@ import "sync"
 
 // Sizes of the two kinds of buffers. Both begin with room for a reply header.
 const (
-	smallBuffer = 64 << 10
+	smallBuffer = replySize + copyMax
 	largeBuffer = replySize + 256<<10
 )
 
