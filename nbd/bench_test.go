@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -17,7 +16,7 @@ import (
 // BenchmarkPeers has bramble's server, nbdkit and qemu-nbd do the same work in
 // turn, each a process of its own serving the same file, and prints the medians
 // as lines of a markdown table. It fails if bramble is slower than 0.9 times
-// nbdkit. Run it with
+// nbdkit in a measure that has this target. Run it with
 //
 //	go test ./nbd -run '^$' -bench Peers -benchtime 1x
 //
@@ -39,28 +38,32 @@ func BenchmarkPeers(b *testing.B) {
 	}
 	measures := []struct {
 		name, unit string
+		target     bool
 		run        func(addr string) float64
 	}{
-		{"nbdcopy 512 MiB to null:", "MiB/s", func(addr string) float64 { return copySpeed(b, addr, size>>20) }},
-		{"read 4 KiB, random, depth 1", "reads/s", func(addr string) float64 { return readSpeed(b, addr, size, 4<<10, 1, 1500) }},
-		{"read 4 KiB, random, depth 16", "reads/s", func(addr string) float64 { return readSpeed(b, addr, size, 4<<10, 16, 5000) }},
-		{"read 128 KiB, random, depth 4", "reads/s", func(addr string) float64 { return readSpeed(b, addr, size, 128<<10, 4, 500) }},
+		{"nbdcopy 512 MiB to null:", "MiB/s", true, func(addr string) float64 { return copySpeed(b, addr, size>>20) }},
+		{"read 4 KiB, random, depth 1", "reads/s", true, func(addr string) float64 { return readSpeed(b, addr, size, 4<<10, 1, 1500) }},
+		{"read 4 KiB, random, depth 16", "reads/s", true, func(addr string) float64 { return readSpeed(b, addr, size, 4<<10, 16, 5000) }},
+		{"read 128 KiB, random, depth 4", "reads/s", false, func(addr string) float64 { return readSpeed(b, addr, size, 128<<10, 4, 500) }},
 	}
 	fmt.Printf("\n| NBD, median of %d rounds | %s | to nbdkit | to qemu-nbd |\n|---|%s--:|--:|\n",
 		rounds, strings.Join(peers, " | "), strings.Repeat("--:|", len(peers)))
 	for _, m := range measures {
 		b.Run(m.name, func(b *testing.B) {
 			for b.Loop() {
-				compare(b, m.name+", "+m.unit, addrs, rounds, m.run)
+				ratio := compare(m.name+", "+m.unit, addrs, rounds, m.run)
+				if m.target && ratio < 0.9 {
+					b.Errorf("%.2f times nbdkit; want at least 0.9", ratio)
+				}
 			}
 		})
 	}
 }
 
 // compare measures the peers in turn, the first of them being bramble and the
-// second nbdkit, and prints one line. A ratio is the median of the rounds'
+// second nbdkit, prints one line and returns the ratio to nbdkit. A ratio is the median of the rounds'
 // ratios: what else the machine does then hits both sides alike.
-func compare(b *testing.B, title string, addrs []string, rounds int, run func(addr string) float64) {
+func compare(title string, addrs []string, rounds int, run func(addr string) float64) (nbdkit float64) {
 	speeds, ratios := make([][]float64, len(addrs)), make([][]float64, len(addrs))
 	for round := range rounds + 1 {
 		now := make([]float64, len(addrs))
@@ -80,11 +83,9 @@ func compare(b *testing.B, title string, addrs []string, rounds int, run func(ad
 	for i := range addrs {
 		fmt.Printf("| %.0f ", median(speeds[i]))
 	}
-	nbdkit := median(ratios[1])
+	nbdkit = median(ratios[1])
 	fmt.Printf("| %.2f | %.2f |\n", nbdkit, median(ratios[2]))
-	if nbdkit < 0.9 {
-		b.Errorf("%.2f times nbdkit; want at least 0.9", nbdkit)
-	}
+	return nbdkit
 }
 
 // copySpeed is what nbdcopy gets out of a server, in MiB a second.
@@ -134,7 +135,7 @@ func readSpeed(b *testing.B, addr string, size, length, depth, count int) float6
 		}
 	}
 	speed := float64(count) / time.Since(begin).Seconds()
-	_, _ = io.WriteString(conn, string(appendRequest(buf, request{kind: cmdDisc})))
+	_, _ = conn.Write(appendRequest(buf, request{kind: cmdDisc}))
 	return speed
 }
 

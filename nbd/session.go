@@ -19,7 +19,7 @@ const (
 
 	// copyMax is the longest reply that is copied out of the page cache. Up to
 	// there a copy is faster than sendfile, measured with BenchmarkPeers.
-	copyMax = 64 << 10
+	copyMax = 128 << 10
 )
 
 // Session is one client in the transmission phase.

@@ -17,7 +17,7 @@ type store struct {
 
 // newStore returns a store whose large buffers take up to memory bytes.
 func newStore(memory int64) *store {
-	s := &store{free: make(chan struct{}, memory/largeBuffer)}
+	s := &store{free: make(chan struct{}, max(0, memory/largeBuffer))}
 	s.small.New = func() any { return new([smallBuffer]byte) }
 	s.large.New = func() any { return new([largeBuffer]byte) }
 	for range cap(s.free) {
