@@ -176,13 +176,6 @@ func (l *lane) finish(t *talk, why ending) {
 	}
 }
 
-// almostOver reports whether only the last ACK of t is missing.
-func (l *lane) almostOver(t *talk) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return t.end != talking || t.met && t.last
-}
-
 // refuse sends an ERROR to somebody who has no conversation here.
 func (l *lane) refuse(port int, client netip.AddrPort, code uint16, text string) {
 	l.mu.Lock()

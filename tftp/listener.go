@@ -58,6 +58,8 @@ func (l *listener) read() ([]byte, Peer, error) {
 	}
 }
 
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
 // asked is the address of this machine that the datagram was sent to. ok is false for a broadcast or multicast, which
 // a TFTP server ignores (RFC 1123 section 4.2.3.4).
 func (l *listener) asked(oob []byte) (local netip.Addr, ok bool) {
@@ -69,8 +71,11 @@ func (l *listener) asked(oob []byte) (local netip.Addr, ok bool) {
 		switch {
 		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo:
 			// interface index, the local address that belongs to the datagram, its destination
-			answer, destination := [4]byte(m.Data[4:8]), [4]byte(m.Data[8:12])
-			return netip.AddrFrom4(destination), answer == destination
+			answer, destination := netip.AddrFrom4([4]byte(m.Data[4:8])), netip.AddrFrom4([4]byte(m.Data[8:12]))
+			if answer.IsUnspecified() { // it came before the kernel was asked to take note
+				answer = destination
+			}
+			return destination, answer == destination && !destination.IsMulticast() && destination != broadcast
 		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= unix.SizeofInet6Pktinfo:
 			local = netip.AddrFrom16([16]byte(m.Data[:16]))
 			if local.IsLinkLocalUnicast() {

@@ -5,7 +5,7 @@ import "time"
 // The retransmission timer (RFC 6298, with the bounds that the boot ROM's patience asks for).
 const (
 	firstTimeout = 60 * time.Millisecond  // before the round trip is known
-	margin       = 5 * time.Millisecond   // least distance from the measured round trip: a board that pauses gets no duplicate
+	margin       = 8 * time.Millisecond   // least distance from the measured round trip: a board that pauses gets no duplicate
 	maxTimeout   = 100 * time.Millisecond // nine tries in the second after which bootcode.bin gives up (firmware#991, #1025)
 	slowTimeout  = time.Second            // after that second: start.elf and the EEPROM wait longer (firmware#1292)
 	hurry        = time.Second            // the second itself
@@ -43,7 +43,6 @@ func (r *roundTrip) timeout(waited time.Duration) time.Duration {
 	if waited >= hurry {
 		ceiling = slowTimeout
 	}
-	// a round trip that is really longer than the ceiling is respected: a copy per round trip, no more
-	ceiling = max(ceiling, 2*r.smoothed)
-	return min(base<<min(r.backoff, 10), ceiling)
+	// a round trip that is longer than the ceiling is respected: a copy per round trip, no more
+	return min(base<<min(r.backoff, 10), max(ceiling, base))
 }

@@ -195,7 +195,7 @@ func (r *running) laneOf(local netip.Addr, loops *sync.WaitGroup) (*lane, error)
 // client repeated before it saw the answer, which the timer sends again anyway.
 func (t *transfer) sameAs(newer *transfer) bool {
 	return t.request.name == newer.request.name && t.request.write == newer.request.write &&
-		newer.began.Sub(t.began) < again && !(t.talk != nil && t.lane.almostOver(t.talk))
+		newer.began.Sub(t.began) < again
 }
 
 // replace lets go of t because its client asked anew.
