@@ -101,10 +101,11 @@ type run struct {
 	last     *transfer
 	lastPort uint16
 
-	prefix   string
-	osPrefix string
-	settings Settings
-	report   Report
+	prefix     string
+	osPrefix   string
+	osOverlays bool // os_prefix holds for overlays, too
+	settings   Settings
+	report     Report
 }
 
 func (r *run) stages() error {

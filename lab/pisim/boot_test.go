@@ -111,7 +111,7 @@ func TestBootFailures(t *testing.T) {
 		"option 66 of the router": {"3b+", func(h *house) { h.noMenu, h.router66 = true, "10.0.0.2\x00" }, nil,
 			Kernel, "kernel", "", 0, 15 * time.Second},
 		"option 66 leads astray": {"3b+", func(h *house) { h.noMenu, h.router66 = true, "10.0.0.77" }, nil,
-			NoARP, "rom", "nobody answered ARP for 10.0.0.77", 3 * time.Second, 3 * time.Second},
+			NoARP, "rom", "nobody answered ARP for 10.0.0.77", 5 * time.Second, 5 * time.Second},
 		"no bootcode.bin": {"3b+", func(h *house) { h.files = without("bootcode.bin") }, nil,
 			MissingFile, "rom", "bootcode.bin was not received (absent)", 0, time.Second},
 		"no start.elf": {"3b+", func(h *house) { h.files = without("start.elf") }, nil,
@@ -186,6 +186,16 @@ func TestOSPrefix(t *testing.T) {
 	if string(r.Boot.Kernel) != "newkernel" || string(r.Boot.DTB) != "newdtb" || r.Boot.CmdlineTxt != "new" {
 		t.Errorf("os_prefix was not used: kernel %.20q, cmdline %q", r.Boot.Kernel, r.Boot.CmdlineTxt)
 	}
+	if _, ok := r.Files["8b07bcc6/overlays/vc4-kms-v3d.dtbo"]; !ok {
+		t.Error("os_prefix was used for overlays without a README among them")
+	}
+	r, _ = bootIn(t, "3b+", func(h *house) {
+		use(h)
+		h.files["8b07bcc6/new/overlays/README"], h.files["8b07bcc6/new/overlays/vc4-kms-v3d.dtbo"] = "r", "new overlay"
+	}, nil)
+	if got := string(r.Boot.Overlays["overlays/vc4-kms-v3d.dtbo"]); got != "new overlay" {
+		t.Errorf("with a README below os_prefix the overlay is %q", got)
+	}
 	r, _ = bootIn(t, "3b+", func(h *house) { use(h); delete(h.files, "8b07bcc6/new/bcm2710-rpi-3-b-plus.dtb") }, nil)
 	if r.Outcome != Kernel || len(r.Boot.Kernel) != 50000 {
 		t.Errorf("os_prefix was used without a device tree below it: kernel %.20q", r.Boot.Kernel)
@@ -228,6 +238,31 @@ func TestTakesTheOffersOfOthers(t *testing.T) {
 		took := r.Stage == "bootcode" // it went on with the address of the other one
 		if took == checks {
 			t.Errorf("checks the address %v: outcome %q in stage %s", checks, r.Outcome, r.Stage)
+		}
+	}
+}
+
+// A 3B does not answer ARP while it transfers files; a 3B+ does.
+func TestAnswersARP(t *testing.T) {
+	for model, want := range map[string]bool{"3b": false, "3b+": true} {
+		answers := 0
+		bootIn(t, model, func(h *house) {
+			h.wake, h.proxyDelay = true, second
+			h.asker = func(mac MAC, ip netip.Addr) {
+				asker := MAC{2, 0, 0, 0, 0, 9}
+				var port *Port
+				port = h.plug(asker, nil, nil, func(b []byte) {
+					if f, ok := parseFrame(b); ok && f.kind == etherARP && f.arp.op == arpReply && f.arp.senderIP == ip && f.arp.sender == mac {
+						answers++
+					}
+				})
+				port.Send(arpFrame(broadcast, arp{op: arpRequest, sender: asker, senderIP: serverIP, targetIP: ip}))
+			}
+		}, func(b *Board) {
+			b.Model.Stages = b.Model.Stages[:1] // the ROM alone
+		})
+		if (answers > 0) != want {
+			t.Errorf("a %s in its ROM answered ARP %d times; want answers: %v", model, answers, want)
 		}
 	}
 }

@@ -119,39 +119,54 @@ func (r *run) learn(s Step, t *transfer, ok bool) {
 
 // full is the name with the prefixes in force.
 func (r *run) full(name string) string {
-	if r.osPrefix != "" && slices.ContainsFunc([]string{"$kernel", "$initramfs", "$dtb", "$cmdline", "$overlays"}, func(v string) bool {
-		return slices.Contains(r.settings.files(r.Model, v), name)
-	}) {
+	if r.osPrefix != "" && r.belowOSPrefix(name) {
 		name = r.osPrefix + name
 	}
 	return r.prefix + name
 }
 
-// findOSPrefix uses os_prefix only if kernel and device tree are below it (§3.1).
+func (r *run) belowOSPrefix(name string) bool {
+	variables := []string{"$kernel", "$initramfs", "$dtb", "$cmdline"}
+	if r.osOverlays {
+		variables = append(variables, "$overlays")
+	}
+	return slices.ContainsFunc(variables, func(v string) bool {
+		return slices.Contains(r.settings.files(r.Model, v), name)
+	})
+}
+
+// findOSPrefix uses os_prefix only if kernel and device tree are below it, and for overlays only if their README is
+// there, too (§3.1).
 func (r *run) findOSPrefix() error {
-	r.osPrefix = ""
+	r.osPrefix, r.osOverlays = "", false
 	prefix := r.settings.or("os_prefix", "")
 	if prefix == "" {
 		return nil
 	}
-	for _, variable := range []string{"$kernel", "$dtb"} {
-		there := false
-		for _, name := range r.settings.files(r.Model, variable) {
-			t, err := r.fetch(r.prefix+prefix+name, true, true)
-			if err != nil {
-				return err
-			}
-			if there = t.result == Exists; there {
-				break
-			}
+	for _, names := range [][]string{r.settings.files(r.Model, "$kernel"), r.settings.files(r.Model, "$dtb")} {
+		there, err := r.anyThere(prefix, names)
+		if err != nil {
+			return err
 		}
 		if !there {
-			r.warn("os_prefix %s is not used: no %s below it", prefix, variable)
+			r.warn("os_prefix %s is not used: %s is not below it", prefix, strings.Join(names, " or "))
 			return nil
 		}
 	}
-	r.osPrefix = prefix
-	return nil
+	overlays, err := r.anyThere(prefix, []string{r.settings.or("overlay_prefix", "overlays/") + "README"})
+	r.osPrefix, r.osOverlays = prefix, overlays
+	return err
+}
+
+// anyThere probes for names below a prefix until one is there.
+func (r *run) anyThere(prefix string, names []string) (bool, error) {
+	for _, name := range names {
+		t, err := r.fetch(r.prefix+prefix+name, true, true)
+		if err != nil || t.result == Exists {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // fetch makes one request and waits for its end. The error is only for the end of the boot.

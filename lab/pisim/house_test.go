@@ -24,10 +24,11 @@ type house struct {
 	wake       bool          // frames after the OFFERs, for the 3B
 	proxyDelay time.Duration // before the boot server's OFFER
 	noOACK     bool
-	twice      byte   // an opcode that is sent twice
-	wrongHost  bool   // TFTP answers come from the router's address
-	sends      int    // of a packet, at most
-	later      func() // called after a second
+	twice      byte                  // an opcode that is sent twice
+	wrongHost  bool                  // TFTP answers come from the router's address
+	sends      int                   // of a packet, at most
+	later      func()                // called after a second
+	asker      func(MAC, netip.Addr) // called when bootcode.bin is asked for, before it is sent
 	timeout    time.Duration
 
 	mu     sync.Mutex
@@ -155,6 +156,9 @@ func (h *house) tftp(from netip.AddrPort, b []byte) {
 		text, ok = h.files[name]
 	}
 	h.mu.Unlock()
+	if h.asker != nil && fields[0] == "bootcode.bin" {
+		h.asker(h.server.way(from.Addr()), from.Addr())
+	}
 	host := h.server
 	if h.wrongHost {
 		host = h.router

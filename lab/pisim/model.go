@@ -187,13 +187,13 @@ func series3() Model {
 		Kernel64: "kernel8.img", Kernel32: "kernel7.img", Start: "start%s.elf", Fixup: "fixup%s.dat",
 		RevisionCode: 0xa02082, FirmwareArgs: firmwareArgs3, SerialConsole: "ttyS0",
 		Stages: []Stage{{
-			Name: stageROM, DHCP: &inROM, ARPTries: 3, AnswersARP: true, Gateway: true,
+			Name: stageROM, DHCP: &inROM, ARPTries: 5, AnswersARP: true, Gateway: true,
 			TFTP: TFTP{FirstPort: 49153, Wait: second},
 		}, {
-			Name: stageBootcode, DHCP: &inBootcode, ARPTries: 3, AnswersARP: true, Gateway: true,
+			Name: stageBootcode, DHCP: &inBootcode, ARPTries: 5, AnswersARP: true, Gateway: true,
 			TFTP: TFTP{TSize: true, FirstPort: 49153, Wait: second, DupOACKBreaks: true, LateAbort: true},
 		}, {
-			Name: stageStart, ARPTries: 3, AnswersARP: true, Gateway: true,
+			Name: stageStart, ARPTries: 5, AnswersARP: true, Gateway: true,
 			TFTP: TFTP{TSize: true, BlockSize: 1468, FirstPort: 49153, Wait: 10 * second, NeedsOACK: true,
 				DupOACKBreaks: true, DupDataBreaks: true, LateAbort: true},
 		}},
@@ -202,7 +202,7 @@ func series3() Model {
 
 func rom3B() Stage {
 	return Stage{
-		Name: stageROM, ARPTries: 3,
+		Name: stageROM, ARPTries: 5,
 		DHCP: &DHCP{
 			Form: Form3B, Discovers: 5, Interval: 5 * second, ChecksXID: true, TFTPFromProxy: true, MenuText: menuText,
 			NeedsNextFrame: true, ReceiveTimeout: second,

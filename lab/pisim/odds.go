@@ -10,7 +10,7 @@ import "math"
 // A lost request is not repeated, and a lost acknowledgement makes the server send a duplicate, at which such a
 // client stays silent: either ends that file. Only what the server sends can be sent again. A lost probe of no
 // consequence and a request for a file that is not there cost time, not success. DISCOVERs are repeated five times
-// and ARP requests three times, which makes their failure too rare to count: below 0.01 % at a loss of 1 %.
+// and so are ARP requests, which makes their failure too rare to count at a loss of a few per cent.
 func Odds(reference Report, loss float64, sends int) float64 {
 	odds := 1.0
 	for _, e := range reference.Exchanges {
