@@ -105,7 +105,7 @@ func (s *Server) apiNode(ctx context.Context, in *nodePath) (*body[api.Detail], 
 	if err != nil {
 		return nil, s.unread(err)
 	}
-	return &body[api.Detail]{api.Detail{Node: s.node(state), Next: api.PlanOf(s.next(state)), Timeline: api.EventsOf(events)}}, nil
+	return &body[api.Detail]{api.Detail{Node: s.node(state), Next: api.PlanOf(s.next(state)), Timeline: api.LinesOf(events)}}, nil
 }
 
 // unread is for a journal that cannot be read; the cause is for the log.
@@ -120,7 +120,7 @@ type eventsInput struct {
 	Limit int    `query:"limit" minimum:"1" maximum:"10000" default:"1000" doc:"At most so many"`
 }
 
-func (s *Server) apiEvents(ctx context.Context, in *eventsInput) (*body[[]api.Event], error) {
+func (s *Server) apiEvents(ctx context.Context, in *eventsInput) (*body[[]api.Line], error) {
 	var mac node.MAC
 	if in.Node != "" {
 		state, err := s.find(in.Node)
@@ -133,11 +133,11 @@ func (s *Server) apiEvents(ctx context.Context, in *eventsInput) (*body[[]api.Ev
 	if err != nil {
 		return nil, s.unread(err)
 	}
-	return &body[[]api.Event]{api.EventsOf(events)}, nil
+	return &body[[]api.Line]{api.LinesOf(events)}, nil
 }
 
-func (s *Server) apiFindings(context.Context, *struct{}) (*body[[]api.Event], error) {
-	return &body[[]api.Event]{api.EventsOf(s.notices())}, nil
+func (s *Server) apiFindings(context.Context, *struct{}) (*body[[]api.Line], error) {
+	return &body[[]api.Line]{api.LinesOf(s.notices())}, nil
 }
 
 func (s *Server) apiImages(context.Context, *struct{}) (*body[[]api.Image], error) {

@@ -60,7 +60,8 @@ type Server struct {
 	Log      *slog.Logger     // nil: slog.Default
 	Now      func() time.Time // nil: time.Now
 
-	streams       atomic.Int32 // open event streams
+	patience      time.Duration // with a reader of the event stream; 0: defaultPatience
+	streams       atomic.Int32  // open event streams
 	plain, secure net.Listener
 	cert          tls.Certificate
 }

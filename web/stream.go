@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	heartbeat = 15 * time.Second // keeps proxies and sleeping phones from closing a quiet stream
-	lineTime  = 10 * time.Second // in which a reader must take a line
+	heartbeat       = 15 * time.Second // keeps proxies and sleeping phones from closing a quiet stream
+	defaultPatience = 10 * time.Second // in which a reader must take a line
 )
 
 type streamInput struct {
@@ -79,6 +79,10 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, since uint64, ma
 		return
 	}
 	defer s.streams.Add(-1)
+	patience := s.patience
+	if patience == 0 {
+		patience = defaultPatience
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	w.Header().Set("Content-Type", "text/event-stream")
@@ -86,7 +90,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, since uint64, ma
 	w.Header().Set("X-Accel-Buffering", "no")
 	control := http.NewResponseController(w)
 	send := func(write func(io.Writer) error) error {
-		if err := control.SetWriteDeadline(time.Now().Add(lineTime)); err != nil {
+		if err := control.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 			return err
 		}
 		if err := write(w); err != nil {
@@ -119,7 +123,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, since uint64, ma
 }
 
 func writeEvent(w io.Writer, e node.Event) error {
-	data, err := json.Marshal(api.EventOf(e))
+	data, err := json.Marshal(api.LineOf(e))
 	if err != nil {
 		return err
 	}

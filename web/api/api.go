@@ -36,24 +36,24 @@ func PlanOf(p boot.Plan) Plan {
 // Detail is one board with its plan and its present boot.
 type Detail struct {
 	Node
-	Next     Plan    `json:"next" doc:"What the board would get if its power were cycled now"`
-	Timeline []Event `json:"timeline" doc:"Events of the present boot, oldest first"`
+	Next     Plan   `json:"next" doc:"What the board would get if its power were cycled now"`
+	Timeline []Line `json:"timeline" doc:"Events of the present boot, oldest first"`
 }
 
-// Event is one line of the journal with its sentence.
-type Event struct {
+// Line is one event of the journal with its sentence.
+type Line struct {
 	node.Event
 	Sentence string `json:"sentence" doc:"The event in one sentence"`
 }
 
-// EventOf adds the sentence.
-func EventOf(e node.Event) Event { return Event{Event: e, Sentence: node.Sentence(e)} }
+// LineOf adds the sentence.
+func LineOf(e node.Event) Line { return Line{Event: e, Sentence: node.Sentence(e)} }
 
-// EventsOf adds every sentence. It is never nil.
-func EventsOf(events []node.Event) []Event {
-	all := make([]Event, len(events))
+// LinesOf adds every sentence. It is never nil.
+func LinesOf(events []node.Event) []Line {
+	all := make([]Line, len(events))
 	for i, e := range events {
-		all[i] = EventOf(e)
+		all[i] = LineOf(e)
 	}
 	return all
 }
