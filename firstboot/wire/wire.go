@@ -38,7 +38,7 @@ type Plan struct {
 	FilesSHA string      `json:"files"`    // SHA-256 in hex of the tar at FilesPath
 	User     *User       `json:"user"`     // login to make or to unlock; nil for none
 	Init     string      `json:"init"`     // program to hand over to; "/sbin/init" when empty
-	DeadConn int         `json:"deadconn"` // seconds that reads wait for a lost block connection
+	DeadConn int         `json:"deadconn"` // seconds that reads wait for a lost block connection; a month when 0
 }
 
 // Block is a read-only block device of the appliance, over NBD.
@@ -60,7 +60,7 @@ type Report struct {
 	MAC    node.MAC      `json:"mac"`
 	Serial node.Serial   `json:"serial,omitzero"` // from the device tree, when there
 	Boot   node.BootID   `json:"boot"`
-	Step   string        `json:"step"` // "network", "clock", "plan", "root", "overlay", "files", "handover", "ready"
+	Step   string        `json:"step"` // "modules", "network", "clock", "plan", "root", "overlay", "files", "handover", "ready"
 	OK     bool          `json:"ok"`
 	Text   string        `json:"text"` // one sentence
 	Took   time.Duration `json:"took"`

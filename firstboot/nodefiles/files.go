@@ -1,0 +1,104 @@
+package nodefiles
+
+import (
+	"fmt"
+	"strings"
+)
+
+const written = "# Written by bramble for this boot; changes are gone after a reboot.\n"
+
+func (s Spec) identity() []file {
+	return []file{
+		text("etc/hostname", s.Name+"\n"),
+		text("etc/hosts", "127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\n"+
+			"ff02::1\t\tip6-allnodes\nff02::2\t\tip6-allrouters\n\n127.0.1.1\t"+s.Name+"\n"),
+		// With "uninitialized" in it, systemd would take every boot for the first one and enable what the image's
+		// presets name, the wizards among them.
+		text("etc/machine-id", MachineID(s.MachineIDSeed, s.MAC)+"\n"),
+		// The image names its SD card's partitions, which are not there.
+		text("etc/fstab", written+"proc /proc proc defaults 0 0\n"),
+	}
+}
+
+// network leaves the root's interface to stage 1: whoever configures it anew cuts the root off.
+func (s Spec) network() []file {
+	return []file{
+		text("etc/NetworkManager/conf.d/90-bramble.conf", fmt.Sprintf(
+			"%s[main]\n# resolv.conf has what stage 1's lease says.\ndns=none\n\n[keyfile]\nunmanaged-devices=mac:%s\n", written, s.MAC)),
+		text("etc/systemd/network/00-bramble.network", fmt.Sprintf(
+			"%s[Match]\nMACAddress=%s\n\n[Link]\nUnmanaged=yes\n", written, s.MAC)),
+	}
+}
+
+// login opens the door for one user, by key.
+func (s Spec) login() []file {
+	files := []file{
+		text("etc/ssh/sshd_config.d/00-bramble.conf", written+
+			"PasswordAuthentication no\nKbdInteractiveAuthentication no\n"+
+			"AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/authorized_keys.d/%u\n"+
+			"HostKey /etc/ssh/ssh_host_ed25519_key\n"),
+		text(units+"bramble-hostkey.service", hostKeyUnit),
+		text(units+"bramble-ready.service", readyUnit),
+		enabled("/usr/lib/systemd/system/ssh.service", "multi-user.target"),
+		enabled("/etc/systemd/system/bramble-hostkey.service", "ssh.service"),
+		enabled("/etc/systemd/system/bramble-ready.service", "multi-user.target"),
+		// Both make keys of all kinds, and the first removes those that are there.
+		masked("regenerate_ssh_host_keys.service"),
+		masked("sshd-keygen.service"),
+		// sshd is started by the service, not by a connection, so that "ready" is true.
+		masked("ssh.socket"),
+	}
+	if s.User == "" {
+		return files
+	}
+	return append(files,
+		text("etc/ssh/authorized_keys.d/"+s.User, written+strings.Join(append(s.Keys, ""), "\n")),
+		file{name: "etc/sudoers.d/010_bramble", data: written + s.User + " ALL=(ALL) NOPASSWD: ALL\n", mode: 0o440},
+	)
+}
+
+// An Ed25519 key costs a Pi 3 milliseconds, an RSA key seconds.
+const hostKeyUnit = written + `[Unit]
+Description=Make this node's SSH host key
+ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
+Before=ssh.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N "" -f /etc/ssh/ssh_host_ed25519_key
+`
+
+const readyUnit = written + `[Unit]
+Description=Tell bramble that one can log in
+After=ssh.service
+ConditionPathExists=` + Stage1 + `
+
+[Service]
+ExecStart=` + Stage1 + ` ready
+`
+
+// quiet switches off what an image does on its first boot, since every boot is one, and what needs its SD card.
+func quiet() []file {
+	files := []file{
+		text("etc/cloud/cloud-init.disabled", ""),
+		// Swap on the RAM overlay would be RAM for RAM; compressed RAM is good.
+		text("etc/rpi/swap.conf.d/90-bramble.conf", written+"[Main]\nMechanism=zram\n"),
+		// Raspberry Pi OS lets the watchdog reset a board after a minute without systemd, and systemd may have to wait
+		// for the root while the appliance is away.
+		text("etc/systemd/system.conf.d/90-bramble.conf", written+"[Manager]\nRuntimeWatchdogSec=20min\n"),
+	}
+	for _, unit := range []string{
+		"userconfig.service",            // userconf-pi: asks for a user name on the console, and blocks every login
+		"systemd-firstboot.service",     // asks for the locale and the like
+		"rpi-resize.service",            // raspberrypi-sys-mods, trixie: grows the root partition
+		"resize2fs_once.service",        // the same in bookworm and before, an init script
+		"systemd-growfs-root.service",   //
+		"apply_noobs_os_config.service", // raspberrypi-sys-mods: reads an SD card
+		"dphys-swapfile.service",        // bookworm and before: a swap file on the overlay
+		"rpi-eeprom-update.service",     // writes to the boot partition
+	} {
+		files = append(files, masked(unit))
+	}
+	return files
+}
