@@ -117,7 +117,7 @@ func (s *Server) show(w http.ResponseWriter, templates *template.Template, name 
 func (s *Server) frame(title string) page {
 	p := page{Title: title, Version: s.Version, Seq: s.Journal.Stats().Last, Now: s.now().UnixMilli()}
 	for _, e := range s.notices() {
-		p.Notices = append(p.Notices, notice{Warning: e.Kind == node.Warning, Text: node.Sentence(e), When: clockTime(e.Time)})
+		p.Notices = append(p.Notices, notice{Warning: e.Kind == node.Warning, Text: node.Sentence(e), When: clockTime(e.Time, s.now())})
 	}
 	return p
 }
@@ -184,7 +184,7 @@ func (s *Server) card(state node.State) card {
 	n, now := s.node(state), s.now()
 	c := card{
 		ID: strings.ReplaceAll(state.MAC.String(), ":", ""), Name: state.Name, Boots: state.Boots,
-		Badge: "not seen booting", Class: "boots", Says: node.Sentence(state.Last), LastSeen: clockTime(state.Last.Time),
+		Badge: "not seen booting", Class: "boots", Says: node.Sentence(state.Last), LastSeen: clockTime(state.Last.Time, now),
 	}
 	if c.Name == "" {
 		c.Name = state.MAC.String()
@@ -221,7 +221,7 @@ func (s *Server) card(state node.State) card {
 		c.Took = span(state.ReadyTime.Sub(state.BootTime))
 	}
 	if state.Files > 0 {
-		c.Files = fmt.Sprintf("%d files, %s", state.Files, node.Size(state.Bytes))
+		c.Files = plural(state.Files, "file") + ", " + node.Size(state.Bytes)
 	}
 	c.Facts = facts(n)
 	return c
@@ -302,4 +302,17 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d days", s/86400)
 }
 
-func clockTime(t time.Time) string { return t.Local().Format("15:04:05") }
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// clockTime is the time of day, with the date when that is not the day of now.
+func clockTime(t, now time.Time) string {
+	if t, now = t.Local(), now.Local(); t.YearDay() != now.YearDay() || t.Year() != now.Year() {
+		return t.Format("2 Jan 15:04")
+	}
+	return t.Format("15:04:05")
+}

@@ -60,13 +60,14 @@
     const fresh = (await load(details.dataset.fromPage)).querySelector("#timeline");
     if (!fresh) return;
     let list = details.querySelector("ol");
+    const end = !list || list.scrollTop + list.clientHeight > list.scrollHeight - 20;
     if (!list) {
       details.querySelector("p").remove();
       list = details.appendChild(document.createElement("ol"));
       list.className = "timeline";
       list.append(...fresh.children);
     } else sync(list, fresh);
-    list.scrollTop = list.scrollHeight;
+    if (end) list.scrollTop = list.scrollHeight;
   }
   document.addEventListener("toggle", e => { if (e.target.open && e.target.dataset.fromPage) unfold(e.target).catch(() => {}); }, true);
 
