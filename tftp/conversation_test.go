@@ -13,7 +13,7 @@ import (
 // talkTo makes a conversation about size bytes in blocks of 512.
 func talkTo(size int, options string) *conversation {
 	content := bytes.Repeat([]byte("bramble "), size/8+1)[:size]
-	return &conversation{data: newBlocks(bytes.NewReader(content), 512, int64(size)), options: pairs(options), patience: 10 * time.Second}
+	return &conversation{data: newBlocks(bytes.NewReader(content), 512, int64(size)), options: pairs(options, newRooms()), patience: 10 * time.Second}
 }
 
 func ack(block int) []byte { return binary.BigEndian.AppendUint16([]byte{0, opACK}, uint16(block)) }
@@ -112,7 +112,7 @@ func TestDuplicatesSendNothing(t *testing.T) {
 
 func TestBlockNumbersWrap(t *testing.T) {
 	const size = 70000 * 8
-	c := &conversation{data: newBlocks(bytes.NewReader(make([]byte, size)), 8, size), patience: time.Second}
+	c := &conversation{data: newBlocks(bytes.NewReader(make([]byte, size)), 8, size, newRooms()), patience: time.Second}
 	c.begin(zero)
 	var total int64
 	for i := 1; c.end == talking; i++ {
@@ -191,7 +191,7 @@ func TestSilenceExpires(t *testing.T) {
 
 func TestReadError(t *testing.T) {
 	secret := errors.New("read /srv/secret/image: input/output error")
-	c := &conversation{data: newBlocks(io.MultiReader(strings.NewReader(strings.Repeat("x", readAhead)), broken{secret}), 512, 1<<20), patience: time.Second}
+	c := &conversation{data: newBlocks(io.MultiReader(strings.NewReader(strings.Repeat("x", readAhead)), broken{secret}), 512, 1<<20, newRooms()), patience: time.Second}
 	var last []byte
 	last = c.begin(zero)
 	for i := 1; c.end == talking; i++ {
@@ -218,7 +218,7 @@ func TestBlocks(t *testing.T) {
 			for i := range want {
 				want[i] = byte(i * 7 >> 3)
 			}
-			b := newBlocks(bytes.NewReader(want), block, int64(size))
+			b := newBlocks(bytes.NewReader(want), block, int64(size), newRooms())
 			var got []byte
 			for number, ended := uint16(1), false; !ended; {
 				datagram, last, late, err := b.next(number)

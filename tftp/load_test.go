@@ -3,6 +3,7 @@ package tftp
 import (
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"time"
 
@@ -16,11 +17,13 @@ type load struct {
 	name    string
 	clients int
 	block   int
-	size    int64 // of the file
+	size    int64   // of the file
+	loss    float64 // share of datagrams that is lost on purpose, in each direction
 }
 
 type board struct {
 	fd        int
+	loss      func() bool
 	connected bool
 	next      uint16
 	got       int64
@@ -38,6 +41,7 @@ func (l load) run() (time.Duration, error) {
 	defer unix.Close(ep)
 	boards := make([]*board, l.clients)
 	byFD := map[int32]*board{}
+	dice := rand.New(rand.NewPCG(1, 2)) // the same for every server
 	for i := range boards {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
@@ -50,7 +54,7 @@ func (l load) run() (time.Duration, error) {
 		if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
 			return 0, err
 		}
-		boards[i] = &board{fd: fd, next: 1}
+		boards[i] = &board{fd: fd, next: 1, loss: func() bool { return l.loss > 0 && dice.Float64() < l.loss }}
 		byFD[int32(fd)] = boards[i]
 	}
 	begin := time.Now()
@@ -58,20 +62,22 @@ func (l load) run() (time.Duration, error) {
 	for _, b := range boards {
 		b.heard = begin
 		b.last = rrq(l.name, "octet", "tsize", "0", "blksize", fmt.Sprint(l.block))
-		if err := unix.Sendto(b.fd, b.last, 0, to); err != nil {
+		if err := b.send(to); err != nil {
 			return 0, err
 		}
 	}
+	repeated := begin
 	events := make([]unix.EpollEvent, l.clients)
 	buf := make([]byte, 2048)
 	for left := l.clients; left > 0; {
-		n, err := unix.EpollWait(ep, events, 1000)
+		n, err := unix.EpollWait(ep, events, 100)
 		if err != nil && err != unix.EINTR {
 			return 0, err
 		}
+		now := time.Now()
 		for _, e := range events[:max(n, 0)] {
 			b := byFD[e.Fd]
-			if err := b.receive(buf, l.block); err != nil {
+			if err := b.receive(buf, l.block, now); err != nil {
 				return 0, err
 			}
 			if b.done && b.fd >= 0 {
@@ -82,18 +88,14 @@ func (l load) run() (time.Duration, error) {
 				}
 			}
 		}
-		if n == 0 {
-			if time.Since(begin) > 2*time.Minute {
+		if now.Sub(repeated) > 100*time.Millisecond {
+			if repeated = now; now.Sub(begin) > 2*time.Minute {
 				return 0, fmt.Errorf("%d of %d boards are still reading after two minutes", left, l.clients)
 			}
 			for _, b := range boards {
-				if b.done {
-					continue
-				}
-				if b.connected {
-					unix.Write(b.fd, b.last)
-				} else {
-					unix.Sendto(b.fd, b.last, 0, to)
+				if !b.done && now.Sub(b.heard) > time.Second {
+					b.heard = now
+					b.send(to)
 				}
 			}
 		}
@@ -101,23 +103,30 @@ func (l load) run() (time.Duration, error) {
 	return time.Since(begin), nil
 }
 
-func (b *board) receive(buf []byte, block int) error {
-	var n int
-	var err error
-	if b.connected {
-		n, err = unix.Read(b.fd, buf)
-	} else {
-		var from unix.Sockaddr
-		if n, from, err = unix.Recvfrom(b.fd, buf, 0); err == nil {
-			b.connected = true
-			err = unix.Connect(b.fd, from)
-		}
-	}
-	if err == unix.EAGAIN || err == unix.ECONNREFUSED {
+// send sends what was said last, to the server's well-known port as long as nothing came back.
+func (b *board) send(to unix.Sockaddr) error {
+	switch {
+	case b.loss():
 		return nil
-	}
-	if err != nil {
+	case b.connected:
+		_, err := unix.Write(b.fd, b.last)
 		return err
+	}
+	return unix.Sendto(b.fd, b.last, 0, to)
+}
+
+func (b *board) receive(buf []byte, block int, now time.Time) error {
+	n, from, err := unix.Recvfrom(b.fd, buf, 0)
+	switch {
+	case err == unix.EAGAIN || err == unix.ECONNREFUSED:
+		return nil
+	case err != nil || b.loss():
+		return err
+	case !b.connected:
+		b.connected = true
+		if err := unix.Connect(b.fd, from); err != nil {
+			return err
+		}
 	}
 	switch op := binary.BigEndian.Uint16(buf); {
 	case op == opOACK:
@@ -127,13 +136,15 @@ func (b *board) receive(buf []byte, block int) error {
 		b.next++
 		b.got += int64(n - headerSize)
 		b.done = n-headerSize < block
+	case op == opDATA && binary.BigEndian.Uint16(buf[2:]) == b.next-1:
+		// a duplicate is acknowledged (RFC 1350)
 	case op == opERROR:
 		return fmt.Errorf("the server says %q", buf[4:n])
 	default:
 		return nil
 	}
-	_, err = unix.Write(b.fd, b.last)
-	return err
+	b.heard = now
+	return b.send(nil)
 }
 
 // rrq is a read request with options in pairs.

@@ -52,6 +52,7 @@ type running struct {
 	reports  chan Report
 	requests chan struct{} // a place for each request in work
 	busy     chan struct{} // wakes the clock
+	rooms    *sync.Pool
 
 	mu      sync.Mutex
 	clients map[netip.AddrPort]*transfer
@@ -70,6 +71,7 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 		reports:  make(chan Report, maxReports),
 		requests: make(chan struct{}, maxRequests),
 		busy:     make(chan struct{}, 1),
+		rooms:    newRooms(),
 		clients:  map[netip.AddrPort]*transfer{},
 		lanes:    map[netip.Addr]*lane{},
 	}

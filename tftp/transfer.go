@@ -71,7 +71,8 @@ func (t *transfer) send(ctx context.Context, file File) Report {
 	}
 	source, size := stream(file, t.request.octet)
 	options, block := t.request.negotiate(size, limit)
-	data := newBlocks(source, block, size)
+	data := newBlocks(source, block, size, t.server.rooms)
+	defer data.release()
 	talk := newTalk(t.peer.Addr, t.port, conversation{data: data, options: options, patience: t.server.Patience})
 	t.server.started(t, talk)
 	t.tell(Report{Outcome: Started, Size: size, Block: block})
