@@ -53,7 +53,8 @@ func (a *Authority) open(ports []*port, now func() time.Time) error {
 	for _, p := range ports {
 		net, err := p.address()
 		if err != nil {
-			return err
+			networks += fmt.Sprintf(" %v.", err)
+			continue
 		}
 		if a.rules(net) {
 			return a.load(t, now())

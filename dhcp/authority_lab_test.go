@@ -116,7 +116,7 @@ func TestAuthorityTwoBoardsAtOnce(t *testing.T) {
 			wire.broadcast(request(0x26f30339, m.String(), options3BPlus))
 		}
 		got := map[node.MAC]string{}
-		for _, h := range wire.hear(1200 * time.Millisecond) {
+		for _, h := range wire.answers(2) {
 			if h.dst != node.MAC(h.dhcp.ClientHWAddr) || h.dhcp.TFTPServerName() != "10.77.0.2" || h.to.Addr().String() != h.dhcp.YourIPAddr.String() {
 				t.Errorf("an OFFER that another board could take: %v %s", h.frame, h.dhcp.Summary())
 			}
@@ -128,9 +128,7 @@ func TestAuthorityTwoBoardsAtOnce(t *testing.T) {
 		return got
 	}
 	first := boot()
-	if got := server.kinds(macs[0]); got != "boot.started dhcp.leased dhcp.offered" {
-		t.Errorf("the board's timeline is %q", got)
-	}
+	server.timeline(t, macs[0], "boot.started dhcp.leased dhcp.offered")
 	server.kill()
 	server = startServer(t, host.NS, cfg)
 	if got := boot(); got[macs[0]] != first[macs[0]] || got[macs[1]] != first[macs[1]] {
@@ -178,7 +176,7 @@ func TestAuthorityRefusesForeignAddresses(t *testing.T) {
 		serverConfig{Interfaces: []string{"eth0"}, ProbeWait: -1, Authority: authority(t, "10.77.0.100", "10.77.0.199")})
 	wire := newClient(t, seg.Host("laptop"))
 	wire.broadcast(request(9, "00:1b:21:3c:4d:5e", cookie+asRouter+"3204c0a80105"+end))
-	all := wire.hear(300 * time.Millisecond)
+	all := wire.answers(1)
 	if len(all) != 1 || all[0].dhcp.MessageType() != dhcpv4.MessageTypeNak || all[0].dst != broadcastMAC ||
 		!strings.Contains(all[0].dhcp.Message(), "192.168.1.5") {
 		t.Errorf("got %+v; want a broadcast NAK that names the address", all)

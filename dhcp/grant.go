@@ -43,11 +43,6 @@ func (s *Server) rule(w wire, q Query, net netip.Prefix) error {
 	return fmt.Errorf("a DHCP server has no answer to a %s", q.Type)
 }
 
-func (s *Server) warn(text string) {
-	s.Log.Warn(text)
-	s.Record(node.Event{Time: s.now(), Kind: node.Warning, Text: text})
-}
-
 // offer finds an address, makes sure that nobody uses it, and offers it.
 func (s *Server) offer(w wire, q Query, net netip.Prefix) error {
 	start := time.Now()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -167,12 +168,16 @@ func (p *process) kill() {
 	_ = p.cmd.Wait()
 }
 
-// kinds are the kinds of a board's events so far, in order; with the zero MAC, those about no board.
-func (p *process) kinds(mac node.MAC) string {
+func (p *process) all() []node.Event {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return slices.Clone(p.events)
+}
+
+// kinds are the kinds of a board's events so far, in order; with the zero MAC, those about no board.
+func (p *process) kinds(mac node.MAC) string {
 	var kinds []string
-	for _, e := range p.events {
+	for _, e := range p.all() {
 		if e.Node == mac {
 			kinds = append(kinds, string(e.Kind))
 		}
@@ -180,16 +185,22 @@ func (p *process) kinds(mac node.MAC) string {
 	return strings.Join(kinds, " ")
 }
 
+// timeline waits until a board's events are these.
+func (p *process) timeline(t *testing.T, mac node.MAC, want string) {
+	t.Helper()
+	eventually(t, 10*time.Second, func() bool { return p.kinds(mac) == want }, func() string {
+		return fmt.Sprintf("the timeline of %s is %q; want %q", mac, p.kinds(mac), want)
+	})
+}
+
 // said waits for an event whose text contains all of words.
 func (p *process) said(t *testing.T, kind node.Kind, words ...string) {
 	t.Helper()
 	var texts []string
 	eventually(t, 15*time.Second, func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
 		texts = nil
 	events:
-		for _, e := range p.events {
+		for _, e := range p.all() {
 			if e.Kind != kind {
 				continue
 			}
@@ -292,6 +303,19 @@ func (c *client) until(wait time.Duration, enough func(heard) bool) (all []heard
 			return all
 		}
 	}
+}
+
+// answers waits for so many DHCP packets, and a moment for those that should not come.
+func (c *client) answers(count int) []heard {
+	c.t.Helper()
+	n := 0
+	all := c.until(10*time.Second, func(h heard) bool {
+		if h.dhcp != nil {
+			n++
+		}
+		return n == count
+	})
+	return append(all, c.hear(200*time.Millisecond)...)
 }
 
 func (c *client) clear() { c.hear(50 * time.Millisecond) }

@@ -33,6 +33,7 @@ type port struct {
 
 	mu     sync.Mutex
 	frames *packet.Conn // opened by the first sendTo; it receives nothing
+	closed bool
 }
 
 // listen opens port 67 on one interface. It binds the interface and not its address, which would lose broadcasts;
@@ -119,6 +120,9 @@ func (p *port) send(b []byte, from netip.Addr, to netip.AddrPort) error {
 func (p *port) sendTo(mac node.MAC, b []byte, from, to netip.Addr) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return net.ErrClosed
+	}
 	if p.frames == nil {
 		c, _, err := tap(p.name, 0, nil)
 		if err != nil {
@@ -161,6 +165,7 @@ func (p *port) receive(b []byte) (int, error) {
 func (p *port) close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.closed = true
 	err := p.conn.Close()
 	if p.frames != nil {
 		err = errors.Join(err, p.frames.Close())

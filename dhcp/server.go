@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -97,6 +98,12 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
+// warn puts a sentence that is about no board on the timeline.
+func (s *Server) warn(text string) {
+	s.Log.Warn(text)
+	s.Record(node.Event{Time: s.now(), Kind: node.Warning, Text: text})
+}
+
 func (s *Server) close() error {
 	var errs []error
 	for _, p := range s.ports {
@@ -121,10 +128,10 @@ func (s *Server) serve(ctx context.Context, p *port) {
 		if !stop() {
 			return
 		}
-		s.Log.Warn("DHCP stops on an interface until it is back", "interface", p.name, "err", err)
+		s.warn(fmt.Sprintf("No board is answered on %s until it is back: %v.", p.name, err))
 		_ = p.close() // nothing is lost: errors of a port that cannot be read any more tell nothing
 		if p = s.reopen(ctx, p.name); p != nil {
-			s.Log.Info("DHCP goes on", "interface", p.name)
+			s.warn(fmt.Sprintf("Boards are answered on %s again.", p.name))
 		}
 	}
 }
@@ -271,7 +278,7 @@ const maxPending = 256
 // later sends an answer and the frames that wake a 3B, each when its time has come.
 func (s *Server) later(w wire, q Query, a Answer, self netip.Addr, send func() error) {
 	try := func(send func() error) {
-		if err := send(); err != nil {
+		if err := send(); err != nil && !errors.Is(err, net.ErrClosed) {
 			s.Log.Warn("an answer was not sent", "interface", w.ifname(), "mac", q.MAC, "err", err)
 		}
 	}

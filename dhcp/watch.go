@@ -2,6 +2,8 @@ package dhcp
 
 import (
 	"context"
+	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -32,12 +34,12 @@ func (s *Server) watch(ctx context.Context) {
 		calm = time.Minute
 	}
 	troubled, looked := map[string]bool{}, map[string]time.Time{}
-	look := func(p *port, mac node.MAC) {
-		troubled[p.name] = s.inspect(ctx, &w, p, mac)
-		looked[p.name] = time.Now()
+	look := func(name string, mac node.MAC) {
+		troubled[name] = s.inspect(ctx, &w, name, mac)
+		looked[name] = time.Now()
 	}
-	for _, p := range s.ports {
-		look(p, node.MAC{})
+	for _, name := range s.Interfaces {
+		look(name, node.MAC{})
 	}
 	tick := time.NewTicker(calm)
 	defer tick.Stop()
@@ -49,10 +51,10 @@ func (s *Server) watch(ctx context.Context) {
 		case q = <-s.suspects:
 		case <-tick.C:
 		}
-		for _, p := range s.ports {
-			asked := p.name == q.ifname && time.Since(looked[p.name]) >= calm
-			if asked || q.ifname == "" && troubled[p.name] {
-				look(p, q.mac)
+		for _, name := range s.Interfaces {
+			asked := name == q.ifname && time.Since(looked[name]) >= calm
+			if asked || q.ifname == "" && troubled[name] {
+				look(name, q.mac)
 			}
 		}
 	}
@@ -73,24 +75,24 @@ func (w *watch) news(ifname, text string) bool {
 
 // inspect probes a segment, puts what is new on the timeline, and reports whether anything is wrong. mac is the
 // board that gave rise to it, if any.
-func (s *Server) inspect(ctx context.Context, w *watch, p *port, mac node.MAC) bool {
+func (s *Server) inspect(ctx context.Context, w *watch, name string, mac node.MAC) bool {
 	wait := s.ProbeWait
 	if wait == 0 {
 		wait = probeWait
 	}
 	var tree []Finding
 	var wg sync.WaitGroup
-	wg.Go(func() { tree = spanningTree(ctx, p.name, wait) })
-	offers, err := Probe(ctx, p.name, wait)
+	wg.Go(func() { tree = spanningTree(ctx, name, wait) })
+	offers, err := Probe(ctx, name, wait)
 	wg.Wait()
 	if ctx.Err() != nil {
 		return false
 	}
-	self, _ := p.address() // without one, Findings says so
-	seg := Segment{Interface: p.name, Self: self, Authoritative: s.Authority != nil && s.Authority.rules(self)}
+	self := addressOf(name)
+	seg := Segment{Interface: name, Self: self, Authoritative: s.Authority != nil && s.Authority.rules(self)}
 	found := append(seg.Findings(offers), tree...)
 	if err != nil {
-		found = []Finding{wrong("It is not known who serves DHCP on %s: %v.", p.name, err)}
+		found = []Finding{wrong("It is not known who serves DHCP on %s: %v.", name, err)}
 	}
 	var texts []string
 	bad := false
@@ -98,15 +100,33 @@ func (s *Server) inspect(ctx context.Context, w *watch, p *port, mac node.MAC) b
 		texts = append(texts, f.Text)
 		bad = bad || f.Wrong
 	}
-	if news := w.news(p.name, strings.Join(texts, "\n")); !mac.IsZero() && !bad {
+	if news := w.news(name, strings.Join(texts, "\n")); !mac.IsZero() && !bad {
 		found = []Finding{wrong("%s asks again although it was answered, and nothing is wrong with DHCP on %s. "+
-			"Look at its cable and switch port, take other boot media out of the board, and switch its power off and on.", mac, p.name)}
+			"Look at its cable and switch port, take other boot media out of the board, and switch its power off and on.", mac, name)}
 	} else if !news {
 		return bad
 	}
 	for _, f := range found {
-		s.Log.Info(f.Text, "interface", p.name)
+		s.Log.Info(f.Text, "interface", name)
 		s.Record(node.Event{Time: s.now(), Kind: node.Finding, Text: f.Text})
 	}
 	return bad
+}
+
+// addressOf is an interface's first IPv4 address; without one it is invalid, and Findings says so.
+func addressOf(name string) netip.Prefix {
+	ifi, err := net.InterfaceByName(name)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	addrs, err := ifi.Addrs()
+	if err != nil {
+		return netip.Prefix{}
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+			return p
+		}
+	}
+	return netip.Prefix{}
 }
