@@ -22,9 +22,6 @@ const (
 	downloadStall = 60 * time.Second // without a byte
 )
 
-// errGone means that the file on the server is another one than that of the partial download.
-var errGone = errors.New("the file on the server has changed")
-
 // partial is a download as far as it has come: a file, and beside it what identifies the server's version.
 type partial struct {
 	path string
@@ -112,7 +109,7 @@ func (c *Catalogue) attempt(ctx context.Context, o origin, p *partial, progress 
 	stalled := time.AfterFunc(downloadStall, func() { cancel(errStalled) })
 	defer stalled.Stop()
 
-	header, have := http.Header{}, p.have()
+	header, have := http.Header{"Accept-Encoding": {"identity"}}, p.have() // the bytes as they were published
 	if have > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", have))
 		header.Set("If-Range", p.strong())
@@ -129,11 +126,11 @@ func (c *Catalogue) attempt(ctx context.Context, o origin, p *partial, progress 
 		p.validators = validators{resp.Header.Get("ETag"), resp.Header.Get("Last-Modified"), max(0, resp.ContentLength)}
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && have > 0 && have == p.Total:
 		return nil
-	case have > 0: // the server does not do what we asked for; take it from the start
-		p.remove()
-		return fmt.Errorf("%w: %s", errGone, statusError{o.URL, resp.Status})
 	case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests:
 		return fmt.Errorf("%s answers %s", o.URL, resp.Status)
+	case have > 0:
+		p.remove()
+		return fmt.Errorf("%s does not go on where the download stopped, so it begins anew: it answers %s", o.URL, resp.Status)
 	default:
 		return statusError{o.URL, resp.Status}
 	}

@@ -324,6 +324,7 @@ type server struct {
 	packed   []byte
 	list     func() osList
 	limit    atomic.Int64
+	busy     atomic.Int64 // so many requests to go on are answered 503
 	etag     atomic.Value
 	mu       sync.Mutex
 	requests []string
@@ -359,6 +360,10 @@ func serve(t *testing.T, image []byte) *server {
 		s.mu.Lock()
 		s.requests = append(s.requests, r.Header.Get("Range"))
 		s.mu.Unlock()
+		if r.Header.Get("Range") != "" && s.busy.Add(-1) >= 0 {
+			http.Error(w, "busy", http.StatusServiceUnavailable)
+			return
+		}
 		w.Header().Set("ETag", s.etag.Load().(string))
 		if limit := s.limit.Load(); limit > 0 {
 			w = &breaking{w, limit}
@@ -444,10 +449,11 @@ func TestResume(t *testing.T) {
 	t.Run("within an add", func(t *testing.T) {
 		s.requests = nil
 		s.limit.Store(third)
+		s.busy.Store(1)
 		c := catalogue(t, Options{})
 		info, err := c.Add(context.Background(), url, nil)
 		check(t, err)
-		want := []string{"", fmt.Sprintf("bytes=%d-", third), fmt.Sprintf("bytes=%d-", 2*third)}
+		want := []string{"", fmt.Sprintf("bytes=%d-", third), fmt.Sprintf("bytes=%d-", third), fmt.Sprintf("bytes=%d-", 2*third)}
 		if d := cmp.Diff(want, s.requests); d != "" || info.SHA256 != hexSum(image) {
 			t.Errorf("requests (-want +got):\n%s\nimage %s", d, info.SHA256)
 		}

@@ -210,3 +210,15 @@ func FuzzSelect(f *testing.F) {
 		}
 	})
 }
+
+func FuzzKernelRelease(f *testing.F) {
+	f.Add(image[len(image)-2000:])
+	f.Add([]byte("MZ\x00\x00zimg\xff\xff\xff\xff\x00\x00\x00\x00"))
+	f.Add([]byte("\x1f\x8b\x08\x00"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		release, err := KernelRelease(bytes.NewReader(data))
+		if err == nil && (release == "" || strings.ContainsAny(release, " ()")) {
+			t.Errorf("release %q", release)
+		}
+	})
+}

@@ -32,14 +32,17 @@ func Size(r io.ReaderAt, size int64, compression string) (n int64, ok bool) {
 func xzSize(r io.ReaderAt, size int64) (n int64, ok bool) {
 	const head, foot = 12, 12
 	var footer [foot]byte
-	if _, err := r.ReadAt(footer[:], size-foot); size < head+foot || err != nil || string(footer[10:]) != "YZ" {
+	if size < head+foot {
+		return 0, false
+	}
+	if _, err := r.ReadAt(footer[:], size-foot); err != nil || string(footer[10:]) != "YZ" {
 		return 0, false
 	}
 	length := (int64(binary.LittleEndian.Uint32(footer[4:])) + 1) * 4
-	index := bufio.NewReader(io.NewSectionReader(r, size-foot-length, length))
 	if length > size-head-foot {
 		return 0, false
 	}
+	index := bufio.NewReader(io.NewSectionReader(r, size-foot-length, length))
 	if marker, err := index.ReadByte(); err != nil || marker != 0 {
 		return 0, false
 	}
@@ -57,5 +60,8 @@ func xzSize(r io.ReaderAt, size int64) (n int64, ok bool) {
 		blocks += int64(packed+3) &^ 3
 		n += int64(plain)
 	}
-	return n, head+blocks+length+foot == size // or there is another stream before
+	if head+blocks+length+foot != size { // there is another stream before
+		return 0, false
+	}
+	return n, true
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"io"
 	"math/rand/v2"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 )
 
@@ -81,11 +83,43 @@ func TestReader(t *testing.T) {
 	}
 }
 
+func TestSize(t *testing.T) {
+	data := sample()
+	xz := compressed(t, compressors["xz"], data)
+	file := filepath.Join(t.TempDir(), "data") // of which zstd knows the size beforehand
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, compression string
+		packed            []byte
+		known             bool
+	}{
+		{"plain", "", data, true},
+		{"xz", "xz", xz, true},
+		{"xz of 16 blocks", "xz", compressed(t, []string{"xz", "-c", "--block-size=65536"}, data), true},
+		{"xz of two streams", "xz", append(bytes.Clone(xz), xz...), false},
+		{"xz cut off", "xz", xz[:len(xz)-4], false},
+		{"zstd of a file", "zstd", compressed(t, []string{"zstd", "-q", "-c", file}, nil), true},
+		{"zstd of a pipe", "zstd", compressed(t, compressors["zstd"], data), false},
+		{"gzip", "gzip", compressed(t, compressors["gzip"], data), false},
+		{"nothing", "xz", nil, false},
+	} {
+		n, ok := Size(bytes.NewReader(c.packed), int64(len(c.packed)), c.compression)
+		if ok != c.known || ok && n != int64(len(data)) {
+			t.Errorf("%s: %d, %v; want %d, %v", c.name, n, ok, len(data), c.known)
+		}
+	}
+}
+
 func FuzzReader(f *testing.F) {
 	for _, argv := range compressors {
 		f.Add(compressed(f, argv, sample()[:4096]))
 	}
-	f.Fuzz(func(_ *testing.T, data []byte) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if n, ok := Size(bytes.NewReader(data), int64(len(data)), Sniff(data)); n < 0 || n > 0 && !ok {
+			t.Errorf("Size = %d, %v", n, ok)
+		}
 		r, err := Reader(bytes.NewReader(data), Sniff(data))
 		if err != nil {
 			return
