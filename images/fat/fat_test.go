@@ -173,9 +173,6 @@ func TestAgainstMtools(t *testing.T) {
 					t.Errorf("%s: %d bytes, %v; want the %d that were written", name, len(got), err, len(want))
 				}
 			}
-			if err := fstest.TestFS(fsys, all...); err != nil {
-				t.Error(err)
-			}
 			count := 0
 			if err := fs.WalkDir(fsys, ".", func(_ string, d fs.DirEntry, err error) error {
 				if err == nil && !d.IsDir() {
@@ -184,6 +181,12 @@ func TestAgainstMtools(t *testing.T) {
 				return err
 			}); err != nil || count != len(files) {
 				t.Errorf("found %d files, %v; %d were written", count, err, len(files))
+			}
+			if l.cluster != 512 { // TestFS reads byte by byte; one layout of each kind is enough
+				return
+			}
+			if err := fstest.TestFS(fsys, all...); err != nil {
+				t.Error(err)
 			}
 		})
 	}
