@@ -153,8 +153,9 @@ func (j *Journal) announce() {
 	j.changed = make(chan struct{})
 }
 
-// notice keeps what the appliance says of itself and of the segment. A later event of the same Kind and Step
-// replaces the earlier one, and so does one that repeats its text. The caller holds mu.
+// notice keeps what the appliance says of itself and of the segment. What is said later about the same Kind, Step and
+// Node replaces what was said before; several sentences of one moment, like those of one probe, stay together. A
+// repeated text replaces itself. The caller holds mu.
 func (j *Journal) notice(e node.Event) {
 	switch e.Kind {
 	case node.Started:
@@ -166,8 +167,8 @@ func (j *Journal) notice(e node.Event) {
 	}
 	kept := j.notices[:0:0]
 	for _, n := range j.notices {
-		same := n.Text == e.Text && n.Node == e.Node || e.Step != "" && n.Kind == e.Kind && n.Step == e.Step && n.Node == e.Node
-		if !same {
+		outdated := e.Step != "" && n.Step == e.Step && n.Kind == e.Kind && !n.Time.Equal(e.Time)
+		if n.Node != e.Node || n.Text != e.Text && !outdated {
 			kept = append(kept, n)
 		}
 	}
@@ -180,8 +181,8 @@ func (j *Journal) notice(e node.Event) {
 	j.notices = kept
 }
 
-// Notices are the findings and warnings since the appliance started, oldest first. One replaces an earlier one of
-// the same Kind, Step and Node; one without Text takes it back.
+// Notices are the findings and warnings since the appliance started, oldest first. They replace those of the same
+// Kind, Step and Node that have an earlier Time; one without Text takes them back.
 func (j *Journal) Notices() []node.Event {
 	j.mu.Lock()
 	defer j.mu.Unlock()

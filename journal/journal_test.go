@@ -346,22 +346,30 @@ func TestSlowReader(t *testing.T) {
 }
 
 func TestNotices(t *testing.T) {
-	j := opened(t, Options{Dir: t.TempDir()})
+	at := time.Unix(1_800_000_000, 0)
+	j := opened(t, Options{Dir: t.TempDir(), Now: func() time.Time { at = at.Add(time.Second); return at }})
 	defer closed(t, j)
-	say := func(kind node.Kind, step, text string) { j.Record(node.Event{Kind: kind, Step: step, Text: text}) }
+	say := func(kind node.Kind, step string, texts ...string) {
+		now := j.opt.Now()
+		for _, text := range texts {
+			j.Record(node.Event{Kind: kind, Step: step, Text: text, Time: now})
+		}
+	}
 	say(node.Finding, "", "from before the start")
 	say(node.Started, "", "")
-	say(node.Finding, "main", "nobody gives out addresses")
+	say(node.Finding, "eth0", "nobody gives out addresses", "spanning tree is slow")
+	say(node.Finding, "eth1", "all is well on eth1")
 	say(node.Finding, "", "a second server")
 	say(node.Warning, "x", "hot")
-	say(node.Finding, "main", "the router gives out addresses")
+	say(node.Finding, "eth0", "the router gives out addresses", "it sends option 66")
 	say(node.Finding, "", "a second server")
 	say(node.Warning, "x", "")
 	var texts []string
 	for _, n := range j.Notices() {
 		texts = append(texts, n.Text)
 	}
-	if d := cmp.Diff(texts, []string{"the router gives out addresses", "a second server"}); d != "" {
+	want := []string{"all is well on eth1", "the router gives out addresses", "it sends option 66", "a second server"}
+	if d := cmp.Diff(texts, want); d != "" {
 		t.Errorf("notices (-got +want):\n%s", d)
 	}
 }

@@ -118,16 +118,15 @@ func (s *Server) serveReport(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	state, known := s.Journal.Nodes().Get(report.MAC)
-	switch {
-	case !known:
+	if !known {
 		http.Error(w, fmt.Sprintf("No boot of %s is known; ask for the plan first.", report.MAC), http.StatusNotFound)
-		return
-	case state.Boot != report.Boot:
-		http.Error(w, fmt.Sprintf("The report is about boot %q of %s, but its present boot is %q.", report.Boot, report.MAC, state.Boot), http.StatusConflict)
 		return
 	}
 	e := event(report)
 	e.Addr = peerAddr(r)
+	// A board reports only the boot that it is in. Its command line may name it otherwise than the journal does,
+	// if the journal was lost meanwhile.
+	e.Boot = state.Boot
 	s.Journal.Record(e)
 	w.WriteHeader(http.StatusNoContent)
 }
