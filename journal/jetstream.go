@@ -108,10 +108,16 @@ func runJetStream(ctx context.Context, dir string, maxBytes int64, log *slog.Log
 	if err != nil {
 		return nil, fmt.Errorf("the embedded NATS server cannot be set up: %w", err)
 	}
-	srv.SetLoggerV2(natsLog{log}, false, false, false)
+	says := &natsLog{log: log}
+	srv.SetLoggerV2(says, false, false, false)
 	s := &jetStore{srv: srv, dir: dir}
 	srv.Start() // returns when there is no listener to wait at
-	if err := s.connect(ctx, maxBytes, had); err != nil {
+	if says.fatal != "" {
+		err = fmt.Errorf("the embedded NATS server did not start: %s", says.fatal)
+	} else {
+		err = s.connect(ctx, maxBytes, had)
+	}
+	if err != nil {
 		s.close()
 		return nil, err
 	}
@@ -303,11 +309,14 @@ func (s *jetStore) close() {
 }
 
 // natsLog hands the server's troubles to slog. What it says in good times interests nobody.
-type natsLog struct{ log *slog.Logger }
+type natsLog struct {
+	log   *slog.Logger
+	fatal string // why the server did not start
+}
 
-func (l natsLog) Noticef(string, ...any)         {}
-func (l natsLog) Debugf(string, ...any)          {}
-func (l natsLog) Tracef(string, ...any)          {}
-func (l natsLog) Warnf(format string, v ...any)  { l.log.Warn("nats: " + fmt.Sprintf(format, v...)) }
-func (l natsLog) Errorf(format string, v ...any) { l.log.Error("nats: " + fmt.Sprintf(format, v...)) }
-func (l natsLog) Fatalf(format string, v ...any) { l.log.Error("nats: " + fmt.Sprintf(format, v...)) }
+func (l *natsLog) Noticef(string, ...any)         {}
+func (l *natsLog) Debugf(string, ...any)          {}
+func (l *natsLog) Tracef(string, ...any)          {}
+func (l *natsLog) Warnf(format string, v ...any)  { l.log.Warn("nats: " + fmt.Sprintf(format, v...)) }
+func (l *natsLog) Errorf(format string, v ...any) { l.log.Error("nats: " + fmt.Sprintf(format, v...)) }
+func (l *natsLog) Fatalf(format string, v ...any) { l.fatal = fmt.Sprintf(format, v...) }

@@ -102,12 +102,12 @@ func (j *Journal) drain(ctx context.Context, every uint64) error {
 	}
 	j.well()
 	j.mu.Lock()
-	f := fold{Seq: j.last, Nodes: j.nodes.All()}
-	due := j.last >= j.snapped+every && j.stored == j.last
-	j.mu.Unlock()
-	if !due {
+	if j.last < j.snapped+every || j.stored != j.last {
+		j.mu.Unlock()
 		return nil
 	}
+	f := fold{Seq: j.last, Nodes: j.nodes.All()} // under mu, so that the two belong together
+	j.mu.Unlock()
 	if err := j.store.saveFold(ctx, f); err != nil {
 		return err
 	}
