@@ -300,7 +300,7 @@ func (w *world) address() string {
 
 // ssh runs a command on the board, with the test's key.
 func (w *world) ssh(patience time.Duration, command string) (string, error) {
-	cmd := w.appliance.Command("ssh", "-i", w.key, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no",
+	cmd := w.router.Command("ssh", "-i", w.key, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no",
 		"-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60", "pi@"+w.address(), command)
 	var out, complaints bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaints

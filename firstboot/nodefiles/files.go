@@ -35,6 +35,7 @@ func (s Spec) login() []file {
 	files := []file{
 		text("etc/ssh/sshd_config.d/00-bramble.conf", written+
 			"PasswordAuthentication no\nKbdInteractiveAuthentication no\n"+
+			"Banner none\n"+ // userconf-pi's warns that nobody can log in
 			"AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/authorized_keys.d/%u\n"+
 			"HostKey /etc/ssh/ssh_host_ed25519_key\n"),
 		text(units+"bramble-hostkey.service", hostKeyUnit),
