@@ -154,6 +154,30 @@ func TestDiskTroubleLastsTooLong(t *testing.T) {
 	}
 }
 
+// TestFasterThanTheDisk: the live view is whole, what the disk missed is told, and the states outlive it.
+func TestFasterThanTheDisk(t *testing.T) {
+	var sick atomic.Bool
+	m := &memory{}
+	j := troubled(t, &sick, m, true, 20)
+	for i := range 1000 {
+		boot(j, alpha, fmt.Sprint("a", i))
+	}
+	flushed(t, j)
+	eventually(t, "a warning tells how many are missing", func() bool {
+		return slices.ContainsFunc(j.Notices(), func(e node.Event) bool { return strings.Contains(e.Text, "faster than it takes them") })
+	})
+	if s, _ := j.Nodes().Get(alpha); s.Boots != 1000 || j.Stats().Lost == 0 {
+		t.Errorf("%d boots in the fold and %d lost, want 1000 and some", s.Boots, j.Stats().Lost)
+	}
+	want := j.Nodes().All()
+	closed(t, j)
+	j = troubled(t, &sick, m, true, 20)
+	defer closed(t, j)
+	if d := diff(j.Nodes().All(), want); d != "" {
+		t.Errorf("states differ after a gap (-got +want):\n%s", d)
+	}
+}
+
 func TestDiskTroubleAtStart(t *testing.T) {
 	var sick atomic.Bool
 	m := &memory{}

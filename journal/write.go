@@ -68,7 +68,11 @@ func (j *Journal) write(ctx context.Context) {
 func (j *Journal) finish() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := j.drain(ctx, 1); err != nil {
+	err := j.drain(ctx, 1)
+	if err == nil {
+		err = j.drain(ctx, 1) // the first may have had something to say itself
+	}
+	if err != nil {
 		j.opt.Log.Error("the journal was not stored to its end", "err", err)
 	}
 	if j.store != nil {
@@ -81,10 +85,12 @@ func (j *Journal) drain(ctx context.Context, every uint64) error {
 	if err := j.reopen(ctx); err != nil {
 		return err
 	}
+	missed := uint64(0)
 	for {
 		j.mu.Lock()
 		events := j.recent.after(j.stored, node.MAC{}, batch)
 		if len(events) > 0 { // those before them were pushed out of memory
+			missed += events[0].Seq - 1 - j.stored
 			j.lost += events[0].Seq - 1 - j.stored
 			j.stored = events[0].Seq - 1
 		}
@@ -100,7 +106,10 @@ func (j *Journal) drain(ctx context.Context, every uint64) error {
 		j.announce()
 		j.mu.Unlock()
 	}
-	j.well()
+	if !j.well() && missed > 0 {
+		j.Record(node.Event{Kind: node.Warning, Step: "journal", Text: fmt.Sprintf(
+			"%d events are missing on disk: they came faster than it takes them.", missed)})
+	}
 	j.mu.Lock()
 	if j.last < j.snapped+every || j.stored != j.last {
 		j.mu.Unlock()
@@ -204,14 +213,14 @@ func (j *Journal) fail(err error) {
 		"The journal cannot be written: %v. Boots go on; what happens now will be missing after a restart if this lasts.", err)})
 }
 
-// well says, after a failure, that it is over.
-func (j *Journal) well() {
+// well says, after a failure, that it is over, and reports whether there was one.
+func (j *Journal) well() bool {
 	j.mu.Lock()
 	was, lost := j.trouble, j.lost
 	j.trouble = ""
 	j.mu.Unlock()
 	if was == "" {
-		return
+		return false
 	}
 	text := "The journal can be written again; nothing was lost."
 	if lost > 0 {
@@ -219,4 +228,5 @@ func (j *Journal) well() {
 	}
 	j.opt.Log.Info("the journal's store works again", "lost", lost)
 	j.Record(node.Event{Kind: node.Warning, Step: "journal", Text: text})
+	return true
 }
