@@ -60,6 +60,19 @@ func (s *Server) find(word string) (node.State, error) {
 	return state, nil
 }
 
+// only is the board that a query names; the zero MAC when it names none. The events of a forgotten board are still
+// found by its MAC address.
+func (s *Server) only(word string) (node.MAC, error) {
+	if word == "" {
+		return node.MAC{}, nil
+	}
+	if mac, err := node.ParseMAC(word); err == nil {
+		return mac, nil
+	}
+	state, err := s.find(word)
+	return state.MAC, err
+}
+
 func (s *Server) apiNodes(context.Context, *struct{}) (*body[[]api.Node], error) {
 	nodes := []api.Node{}
 	for _, state := range s.Journal.Nodes().All() {
@@ -121,13 +134,9 @@ type eventsInput struct {
 }
 
 func (s *Server) apiEvents(ctx context.Context, in *eventsInput) (*body[[]api.Line], error) {
-	var mac node.MAC
-	if in.Node != "" {
-		state, err := s.find(in.Node)
-		if err != nil {
-			return nil, err
-		}
-		mac = state.MAC
+	mac, err := s.only(in.Node)
+	if err != nil {
+		return nil, err
 	}
 	events, err := s.Journal.Since(ctx, in.Since, mac, in.Limit)
 	if err != nil {

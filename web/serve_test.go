@@ -97,6 +97,9 @@ func TestServe(t *testing.T) {
 	if _, known := w.journal.Nodes().Get(alpha); known {
 		t.Error("the board is still known")
 	}
+	if events, err := plain.Events(t.Context(), 0, alpha.String(), 100); err != nil || len(events) != 13 {
+		t.Errorf("%d events of the forgotten board (%v), want its 12 and the forgetting", len(events), err)
+	}
 	other := &client.Client{Base: secure.Base, HTTP: client.Pinned(strings.Repeat("00", 32))}
 	if _, err := other.Nodes(t.Context()); err == nil || !strings.Contains(err.Error(), "right machine") {
 		t.Errorf("another fingerprint: %v", err)

@@ -26,7 +26,6 @@ type streamInput struct {
 	Node   string `query:"node" maxLength:"64" doc:"Only events of this board: name, serial number or MAC address"`
 	LastID string `header:"Last-Event-ID" doc:"Set by browsers that come back: begin after this seq"`
 	given  bool
-	mac    node.MAC
 }
 
 // Resolve finds out where to begin.
@@ -54,19 +53,16 @@ func streamOperation() huma.Operation {
 }
 
 func (s *Server) apiStream(_ context.Context, in *streamInput) (*huma.StreamResponse, error) {
-	if in.Node != "" {
-		state, err := s.find(in.Node)
-		if err != nil {
-			return nil, err
-		}
-		in.mac = state.MAC
+	mac, err := s.only(in.Node)
+	if err != nil {
+		return nil, err
 	}
 	if !in.given {
 		in.Since = s.Journal.Stats().Last
 	}
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
 		r, w := humago.Unwrap(ctx)
-		s.stream(w, r, in.Since, in.mac)
+		s.stream(w, r, in.Since, mac)
 	}}, nil
 }
 
