@@ -43,7 +43,9 @@ type world struct {
 	appliance *lab.Host
 	router    *lab.Router
 	key       string // path of the private key
+	machine   string
 	kernel    string
+	dtb       string
 	initrd    string
 	root      partition.Part
 	image     string
@@ -51,21 +53,27 @@ type world struct {
 	tar []byte
 	sha string
 
-	reports chan wire.Report
-	console chan string
-	opened  atomic.Int32 // connections to the root
-	stopNBD func()
+	reports  chan wire.Report
+	console  chan string
+	opened   atomic.Int32 // connections to the root
+	stopNBD  func()
+	stopHTTP func()
 }
 
 func newWorld(t *testing.T) *world {
 	lab.Need(t, "qemu-system-aarch64", "dnsmasq", "mcopy", "ssh", "ssh-keygen", "nsenter", "ip")
 	w := &world{t: t, bench: lab.NewSegment(t), image: lab.Image(t), reports: make(chan wire.Report, 100), console: make(chan string, 10000)}
-	w.router = w.bench.HouseRouter(lab.RouterConfig{Args: []string{"--dhcp-option=6,10.77.0.1"}})
+	w.router = w.bench.HouseRouter(lab.RouterConfig{Args: []string{"--dhcp-option=6,10.77.0.1", "--dhcp-option=option:T1,40"}})
 	w.appliance = w.bench.Host("appliance", applianceIP+"/24")
 	w.key = filepath.Join(t.TempDir(), "key")
 	w.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", w.key)
 	w.kernel = filepath.Join(t.TempDir(), "kernel8.img")
 	w.run("mcopy", "-i", w.image+"@@8M", "::kernel8.img", w.kernel)
+	w.machine = qemu.Virt
+	if os.Getenv("BOARD") == qemu.Raspi3 {
+		w.machine, w.dtb = qemu.Raspi3, filepath.Join(t.TempDir(), "board.dtb")
+		w.run("mcopy", "-i", w.image+"@@8M", "::bcm2837-rpi-3-b.dtb", w.dtb)
+	}
 	w.initrd = w.buildInitramfs(w.buildStage1())
 	public, err := os.ReadFile(w.key + ".pub")
 	w.must(err)
@@ -73,7 +81,7 @@ func newWorld(t *testing.T) *world {
 		Name: "pi-51", MAC: mac, MachineIDSeed: "test", User: "pi", Keys: []string{strings.TrimSpace(string(public))},
 	})
 	w.must(err)
-	w.serveHTTP()
+	w.startHTTP()
 	w.startNBD()
 	return w
 }
@@ -147,7 +155,8 @@ func (w *world) listen(addr string) net.Listener {
 	return ln
 }
 
-func (w *world) serveHTTP() {
+// startHTTP starts the web server; stopHTTP is like its death.
+func (w *world) startHTTP() {
 	mux := http.NewServeMux()
 	answer := func(out http.ResponseWriter, v any) {
 		if err := json.NewEncoder(out).Encode(v); err != nil {
@@ -183,7 +192,8 @@ func (w *world) serveHTTP() {
 	ln := w.listen(httpAddr)
 	var done sync.WaitGroup
 	done.Go(func() { _ = server.Serve(ln) })
-	w.t.Cleanup(func() { server.Close(); done.Wait() })
+	w.stopHTTP = sync.OnceFunc(func() { _ = server.Close(); done.Wait() })
+	w.t.Cleanup(w.stopHTTP)
 }
 
 // startNBD starts the block server; stopNBD is like its death.
@@ -233,7 +243,7 @@ func (w *world) powerOn(cmdline string) *qemu.Machine {
 		file = filepath.Join(dir, w.t.Name()+".log")
 	}
 	board := qemu.Board{
-		Machine: qemu.Virt, Kernel: w.kernel, Initrd: w.initrd, MAC: mac[:], Tap: w.bench.Tap("node"), NetNS: w.bench.Path(),
+		Machine: w.machine, DTB: w.dtb, Kernel: w.kernel, Initrd: w.initrd, MAC: mac[:], Tap: w.bench.Tap("node"), NetNS: w.bench.Path(),
 		Cmdline:     "console=serial0 quiet " + cmdline,
 		ConsoleFile: file,
 		ConsoleLine: func(line string) {

@@ -50,12 +50,6 @@ func Extend(ctx context.Context, i Interface, hostname string, l Lease) (Lease, 
 	})
 }
 
-// Refused reports whether a server has said no: the address must be given up.
-func Refused(err error) bool {
-	var nak *nclient4.ErrNak
-	return errors.As(err, &nak)
-}
-
 func modifiers(hostname string) []dhcpv4.Modifier {
 	m := []dhcpv4.Modifier{dhcpv4.WithRequestedOptions(
 		dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionDomainName,
@@ -76,7 +70,7 @@ func converse(i Interface, talk func(*nclient4.Client) (*nclient4.Lease, error))
 	if closeErr := c.Close(); err == nil {
 		err = closeErr
 	}
-	if errors.Is(err, nclient4.ErrNoResponse) {
+	if errors.Is(err, nclient4.ErrNoResponse) || errors.Is(err, context.DeadlineExceeded) {
 		return Lease{}, fmt.Errorf("no DHCP server answers on %s; is the router on, and does the switch forward?", i.Name)
 	}
 	if err != nil {

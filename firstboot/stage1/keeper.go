@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"os/signal"
 	"syscall"
@@ -125,12 +124,8 @@ func renew(ctx context.Context, c care) (link.Lease, error) {
 		return link.Lease{}, err
 	}
 	lease, err := link.Extend(ctx, i, c.HostName, c.Lease)
-	if err == nil {
-		return lease, nil
+	if err != nil {
+		return link.Acquire(ctx, i, c.HostName, c.Lease.Addr.Addr())
 	}
-	wish := c.Lease.Addr.Addr()
-	if link.Refused(err) {
-		wish = netip.Addr{}
-	}
-	return link.Acquire(ctx, i, c.HostName, wish)
+	return lease, nil
 }
