@@ -83,6 +83,10 @@ ExecStart=` + Stage1 + ` ready
 func quiet() []file {
 	files := []file{
 		text("etc/cloud/cloud-init.disabled", ""),
+		// Newer than the image's /usr: its caches (ldconfig, hwdb, sysusers, the journal's catalogue) are as its packages
+		// left them, and need not be made again at every boot (systemd-update-done.service(8)).
+		text("etc/.updated", ""),
+		text("var/.updated", ""),
 		// Swap on the RAM overlay would be RAM for RAM; compressed RAM is good.
 		text("etc/rpi/swap.conf.d/90-bramble.conf", written+"[Main]\nMechanism=zram\n"),
 		// Raspberry Pi OS lets the watchdog reset a board after a minute without systemd, and systemd may have to wait

@@ -30,6 +30,9 @@ func Over(root *os.Root, r io.Reader) (int, error) {
 	}
 }
 
+// maxFile bounds a file: a sparse one of a few bytes in the tar may claim to be any size.
+const maxFile = 16 << 20
+
 func one(root *os.Root, h *tar.Header, data io.Reader) error {
 	name := path.Clean(strings.TrimPrefix(h.Name, "/"))
 	if !fs.ValidPath(name) {
@@ -56,7 +59,10 @@ func one(root *os.Root, h *tar.Header, data io.Reader) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(f, data)
+		n, err := io.Copy(f, io.LimitReader(data, maxFile+1))
+		if n > maxFile {
+			err = fmt.Errorf("it has more than %d bytes", maxFile)
+		}
 		// The mode comes after the owner: a change of owner clears set-user-ID bits.
 		return errors.Join(err, f.Chown(h.Uid, h.Gid), f.Chmod(mode), f.Close())
 	}
