@@ -54,6 +54,7 @@ type world struct {
 	sha string
 
 	reports  chan wire.Report
+	off      <-chan struct{} // closed when the board has powered itself off or reset
 	console  chan string
 	opened   atomic.Int32 // connections to the root
 	stopNBD  func()
@@ -256,6 +257,7 @@ func (w *world) powerOn(cmdline string) *qemu.Machine {
 	m, err := board.Start()
 	w.must(err)
 	w.t.Cleanup(m.Stop)
+	w.off = m.Done()
 	return m
 }
 
@@ -274,6 +276,8 @@ func (w *world) await(step string, ok bool, patience time.Duration) wire.Report 
 			if r.Step == step && r.OK == ok {
 				return r
 			}
+		case <-w.off:
+			w.t.Fatalf("the board went off before it reported %s", step)
 		case <-timeout:
 			w.t.Fatalf("no report of %s within %v", step, patience)
 		}

@@ -89,9 +89,10 @@ func quiet() []file {
 		text("var/.updated", ""),
 		// Swap on the RAM overlay would be RAM for RAM; compressed RAM is good.
 		text("etc/rpi/swap.conf.d/90-bramble.conf", written+"[Main]\nMechanism=zram\n"),
-		// Raspberry Pi OS lets the watchdog reset a board after a minute without systemd, and systemd may have to wait
-		// for the root while the appliance is away.
-		text("etc/systemd/system.conf.d/90-bramble.conf", written+"[Manager]\nRuntimeWatchdogSec=20min\n"),
+		// Raspberry Pi OS lets the watchdog reset a board after 16 seconds without systemd. While the appliance is away,
+		// systemd may wait for the root much longer, and a board that resets then finds nobody to boot from. Kernels
+		// before 6.8 know no longer time than 15 seconds.
+		text("etc/systemd/system.conf.d/90-bramble.conf", written+"[Manager]\nRuntimeWatchdogSec=0\n"),
 	}
 	for _, unit := range []string{
 		"userconfig.service",            // userconf-pi: asks for a user name on the console, and blocks every login

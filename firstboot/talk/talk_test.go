@@ -74,7 +74,9 @@ func TestTrouble(t *testing.T) {
 		"answered 404: who are you? [2J":    func(w http.ResponseWriter, r *http.Request) { http.Error(w, "who are\nyou? \x1b[2J", 404) },
 		"names no root":                     func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(`{"name":"x"}`)) },
 		"cannot be read: invalid character": func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(`<html>`)) },
-		"answered 301":                      func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusMovedPermanently) },
+		"answered 301": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusMovedPermanently)
+		},
 	} {
 		if _, err := appliance(t, h).Plan(ctx); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Plan() = %v; want an error with %q", err, want)
