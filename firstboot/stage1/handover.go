@@ -88,8 +88,10 @@ func empty(dir string) error {
 			return err
 		case unix.Lstat(name, &s) != nil:
 			return nil
-		case s.Dev != here.Dev:
+		case s.Dev != here.Dev && d.IsDir():
 			return fs.SkipDir
+		case s.Dev != here.Dev:
+			return nil
 		case d.IsDir():
 			directories = append(directories, name)
 			return nil
