@@ -39,6 +39,16 @@ func TestBoot(t *testing.T) {
 		t.Errorf("the lease is not renewed: %v", err)
 	}
 	t.Log(w.mustSSH("uname -a; systemctl --failed --no-legend; systemd-analyze; free -m; ps -eo pid,rss,args | grep -i [b]ramble; journalctl -b -p warning --no-pager | grep -i -e bramble -e nbd"))
+
+	// systemd spares the keeper when it kills what is left, so that it can still read the root to the end.
+	if _, err := w.ssh(time.Minute, "sudo systemctl reboot"); err != nil {
+		t.Logf("the connection ends with the system: %v", err)
+	}
+	select {
+	case <-w.off:
+	case <-time.After(3 * time.Minute):
+		t.Error("the board does not reboot")
+	}
 }
 
 // TestTrouble has nothing ready when the board comes, and takes everything away once more while systemd starts.

@@ -3,7 +3,6 @@ package account
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,12 +26,20 @@ var groups = []string{
 	"gpio", "i2c", "spi",
 }
 
-var validName = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
+// validName is what useradd accepts, without regexp: that package is large, and this one crosses TFTP.
+func validName(s string) bool {
+	for i, r := range s {
+		if (r < 'a' || r > 'z') && r != '_' && (i == 0 || r != '-' && (r < '0' || r > '9')) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 32
+}
 
 // Ensure makes the account able to log in by key: an existing one gets a shell if it has none, a password that matches
 // nothing instead of a lock, and no expiry; an absent one is added. Its groups are those of Raspberry Pi OS.
 func Ensure(f Files, u wire.User) (Files, User, error) {
-	if !validName.MatchString(u.Name) {
+	if !validName(u.Name) {
 		return f, User{}, fmt.Errorf("%q is no name for a user; it has up to 32 lower-case letters, digits, - and _", u.Name)
 	}
 	passwd, shadow, group, gshadow := parse(f.Passwd), parse(f.Shadow), parse(f.Group), parse(f.GShadow)

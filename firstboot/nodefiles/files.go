@@ -3,6 +3,8 @@ package nodefiles
 import (
 	"fmt"
 	"strings"
+
+	"bramble/firstboot/wire"
 )
 
 const written = "# Written by bramble for this boot; changes are gone after a reboot.\n"
@@ -73,10 +75,10 @@ ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N "" -f /etc/ssh/ssh_host_ed25519_k
 const readyUnit = written + `[Unit]
 Description=Tell bramble that one can log in
 After=ssh.service
-ConditionPathExists=` + Stage1 + `
+ConditionPathExists=` + wire.Stage1 + `
 
 [Service]
-ExecStart=` + Stage1 + ` ready
+ExecStart=` + wire.Stage1 + ` ready
 `
 
 // quiet switches off what an image does on its first boot, since every boot is one, and what needs its SD card.

@@ -29,9 +29,6 @@ type Spec struct {
 	Keys []string // lines of authorized_keys for User
 }
 
-// Stage1 is where stage 1 leaves itself for the running system, which reports by it that one can log in.
-const Stage1 = "/run/bramble/stage1"
-
 var (
 	validHost = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	validUser = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)

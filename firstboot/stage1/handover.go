@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"bramble/firstboot/nodefiles"
+	"bramble/firstboot/wire"
 )
 
 // handover prepares the running system, and is reported before the old root is gone.
@@ -21,10 +21,10 @@ func (b *boot) handover(context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("stage 1 cannot read itself: %w", err)
 	}
-	if err := os.MkdirAll(path.Dir(nodefiles.Stage1), 0o755); err != nil {
+	if err := os.MkdirAll(path.Dir(wire.Stage1), 0o755); err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(nodefiles.Stage1, self, 0o755); err != nil {
+	if err := os.WriteFile(wire.Stage1, self, 0o755); err != nil {
 		return "", fmt.Errorf("stage 1 cannot leave itself to the running system: %w", err)
 	}
 	if _, err := os.Lstat(path.Join(newRoot, b.init())); err != nil {

@@ -23,6 +23,9 @@ const (
 	MACWord    = "bramble.mac"    // the interface that the boot came over
 )
 
+// Stage1 is where stage 1 leaves itself for the running system, whose files have it report by that that one can log in.
+const Stage1 = "/run/bramble/stage1"
+
 // Clock is the appliance's time; a Pi has no clock that outlives its power.
 type Clock struct {
 	Now time.Time `json:"now"`
