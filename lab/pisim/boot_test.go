@@ -250,8 +250,7 @@ func TestAnswersARP(t *testing.T) {
 			h.wake, h.proxyDelay = true, second
 			h.asker = func(mac MAC, ip netip.Addr) {
 				asker := MAC{2, 0, 0, 0, 0, 9}
-				var port *Port
-				port = h.plug(asker, nil, nil, func(b []byte) {
+				port := h.plug(asker, nil, nil, func(b []byte) {
 					if f, ok := parseFrame(b); ok && f.kind == etherARP && f.arp.op == arpReply && f.arp.senderIP == ip && f.arp.sender == mac {
 						answers++
 					}

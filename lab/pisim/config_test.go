@@ -180,26 +180,3 @@ func TestOrders(t *testing.T) {
 		}
 	}
 }
-
-func FuzzParseOrder(f *testing.F) {
-	for _, build := range []string{"bookworm-2024", "bullseye-2022", "pi4", "pi5"} {
-		text, err := orderFiles.ReadFile("orders/" + build + ".txt")
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(string(text))
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		order, err := ParseOrder(text)
-		if err != nil {
-			return
-		}
-		for stage, steps := range order {
-			for _, s := range steps {
-				if stage == "" || len(s.Verbs) == 0 || len(s.Names) == 0 {
-					t.Fatalf("stage %q has the step %+v", stage, s)
-				}
-			}
-		}
-	})
-}

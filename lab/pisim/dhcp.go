@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// What a message of a board looks like (§1.1, §1.7).
+// Form is what a message of a board looks like (§1.1, §1.7).
 type Form int
 
 // Forms of a board's DHCP messages.

@@ -33,6 +33,7 @@ func reference(t *testing.T, m Model, change func(*house)) Report {
 // 64 boards in the same half second, with 1 % loss in each direction: with a client that asks again and acknowledges
 // duplicates, all come through, whatever the seed.
 func TestStorm(t *testing.T) {
+	t.Parallel()
 	m := mustModel(t, "3b+").WithRFC1350()
 	ref := reference(t, m, nil)
 	seeds := 20
@@ -51,6 +52,7 @@ func TestStorm(t *testing.T) {
 
 // A client that does neither comes through as often as Odds says.
 func TestOdds(t *testing.T) {
+	t.Parallel()
 	small := func(h *house) {
 		for name, text := range h.files {
 			h.files[name] = text[:min(len(text), 1500)]

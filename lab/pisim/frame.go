@@ -10,7 +10,7 @@ import (
 // MAC is an Ethernet address.
 type MAC [6]byte
 
-// Broadcast is the address of everybody on the segment.
+// broadcast is the address of everybody on the segment.
 var broadcast = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 // String gives the usual form with colons.

@@ -31,13 +31,12 @@ type house struct {
 	asker      func(MAC, netip.Addr) // called when bootcode.bin is asked for, before it is sent
 	timeout    time.Duration
 
-	mu     sync.Mutex
-	asked  []string
-	leases map[MAC]netip.Addr
-	router *Host
-	server *Host
-	// sending is the last transfer to each client.
-	sending map[netip.AddrPort]net.PacketConn
+	mu      sync.Mutex
+	asked   []string
+	leases  map[MAC]netip.Addr
+	router  *Host
+	server  *Host
+	sending map[netip.AddrPort]sending
 }
 
 var (
@@ -59,7 +58,7 @@ func bootFiles(kernel int) map[string]string {
 
 func newHouse(t *testing.T, change func(*house)) *house {
 	t.Helper()
-	h := &house{files: bootFiles(50000), sends: 8, timeout: 30 * time.Millisecond, leases: map[MAC]netip.Addr{}, sending: map[netip.AddrPort]net.PacketConn{}}
+	h := &house{files: bootFiles(50000), sends: 8, timeout: 30 * time.Millisecond, leases: map[MAC]netip.Addr{}, sending: map[netip.AddrPort]sending{}}
 	if change != nil {
 		change(h)
 	}
@@ -167,15 +166,12 @@ func (h *house) tftp(from netip.AddrPort, b []byte) {
 	if err != nil {
 		return
 	}
-	// Each stage begins with the same port: its request ends what was under way to that port (§2.1).
-	h.mu.Lock()
-	if old := h.sending[from]; old != nil {
-		_ = old.Close()
+	if !h.admit(from, fields[0], conn) {
+		_ = conn.Close()
+		return
 	}
-	h.sending[from] = conn
-	h.mu.Unlock()
 	go func() {
-		defer conn.Close()
+		defer h.finished(from, conn)
 		if !ok {
 			_, _ = conn.WriteTo(errorPacket(errNotFound, "File not found"), net.UDPAddrFromAddrPort(from))
 			return
@@ -183,6 +179,38 @@ func (h *house) tftp(from netip.AddrPort, b []byte) {
 		s := sender{conn, from, h}
 		s.file(text, fields[2:])
 	}()
+}
+
+// admit declines a request that was doubled on the way. Each stage begins with the same port, so any other request
+// ends what was under way to that port (§2.1).
+func (h *house) admit(from netip.AddrPort, name string, conn net.PacketConn) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	old := h.sending[from]
+	if old.name == name && time.Since(old.began) < second {
+		return false
+	}
+	if old.conn != nil {
+		_ = old.conn.Close()
+	}
+	h.sending[from] = sending{conn, name, time.Now()}
+	return true
+}
+
+func (h *house) finished(to netip.AddrPort, conn net.PacketConn) {
+	_ = conn.Close()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sending[to].conn == conn {
+		delete(h.sending, to)
+	}
+}
+
+// sending is a transfer under way to a client port.
+type sending struct {
+	conn  net.PacketConn
+	name  string
+	began time.Time
 }
 
 // sender is one transfer of the house's server.

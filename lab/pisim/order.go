@@ -21,14 +21,12 @@ type Step struct {
 
 func (s Step) has(flag string) bool { return slices.Contains(s.Flags, flag) }
 
-// counts tells whether the boot is the same if the step fails although the file is there.
-func (s Step) counts() bool {
-	return s.has("prefix") || slices.Contains(s.Verbs, "read") && !s.has("again")
-}
+// counts tells whether something is missing afterwards if the step fails although the file is there.
+func (s Step) counts() bool { return s.has("prefix") || slices.Contains(s.Verbs, "read") }
 
 var (
 	verbs = []string{"probe", "read", "osprefix"}
-	flags = []string{"prefix", "needed", "never", "config", "overlays", "start", "again", "root"}
+	flags = []string{"prefix", "needed", "never", "config", "overlays", "start", "root"}
 	vars  = []string{"$start", "$fixup", "$kernel", "$initramfs", "$dtb", "$overlays", "$cmdline", "$armstub", "$recovery"}
 )
 

@@ -41,7 +41,7 @@ type Exchange struct {
 	Stage      string
 	Name       string
 	Probe      bool
-	Counts     bool // the boot is not the same without it
+	Counts     bool // something is missing without it: all but probes for information only
 	Result     Result
 	Options    bool // was answered with an OACK
 	Blocks     int
