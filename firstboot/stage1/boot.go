@@ -35,6 +35,7 @@ type boot struct {
 	plan      wire.Plan
 	stale     bool // the plan has to be fetched again before a step is tried again
 	keeper    *os.Process
+	panics    []byte // what /proc/sys/kernel/panic said
 }
 
 // Run boots. It returns only if it cannot go on, and reboots the board then: PID 1 must not end.
@@ -47,7 +48,8 @@ func Run(ctx context.Context) {
 		b.console.Line("%s", sentence(err))
 	}
 	// Until systemd takes over, a fault of this program reboots the board instead of leaving it dead.
-	_ = os.WriteFile("/proc/sys/kernel/panic", []byte("30"), 0)
+	b.panics, _ = os.ReadFile(panicFile)
+	_ = os.WriteFile(panicFile, []byte("30"), 0)
 	r := runner{b.console.Line, b.reporter.Report, time.Now, time.Sleep}
 	err = b.run(ctx, r)
 	b.console.Line("%s", sentence(err))
@@ -60,6 +62,8 @@ func Run(ctx context.Context) {
 		time.Sleep(time.Minute)
 	}
 }
+
+const panicFile = "/proc/sys/kernel/panic" // seconds until a reboot after a panic
 
 func (b *boot) run(ctx context.Context, r runner) error {
 	for _, s := range []step{
@@ -137,12 +141,20 @@ func (b *boot) clock(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	off := time.Until(now)
+	was := clockError(now)
 	tv := unix.NsecToTimeval(now.UnixNano())
 	if err := unix.Settimeofday(&tv); err != nil {
 		return "", fmt.Errorf("the clock cannot be set: %w", err)
 	}
-	return fmt.Sprintf("%s; this board was off by %v.", now.UTC().Format(time.DateTime+" MST"), off.Round(time.Millisecond)), nil
+	return fmt.Sprintf("%s; this board %s.", now.UTC().Format(time.DateTime+" MST"), was), nil
+}
+
+// clockError says how wrong the clock is, if now is the time.
+func clockError(now time.Time) string {
+	if off := time.Until(now); off.Abs() < time.Hour {
+		return fmt.Sprintf("was off by %v", off.Round(time.Millisecond))
+	}
+	return "thought it was " + time.Now().UTC().Format(time.DateOnly)
 }
 
 func (b *boot) fetchPlan(ctx context.Context) (string, error) {

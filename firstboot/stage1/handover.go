@@ -53,7 +53,7 @@ func (b *boot) enter() error {
 	flush, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	b.reporter.Flush(flush)
-	_ = os.WriteFile("/proc/sys/kernel/panic", []byte("0"), 0)
+	_ = os.WriteFile(panicFile, b.panics, 0)
 	for _, m := range kernelMounts {
 		if err := unix.Mount(m.target, newRoot+m.target, "", unix.MS_MOVE, ""); err != nil {
 			return fmt.Errorf("%s cannot be moved to the new root: %w", m.target, err)

@@ -9,8 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"bramble/firstboot/link"
 	"bramble/firstboot/talk"
 	"bramble/firstboot/wire"
+	"bramble/node"
 )
 
 // Ready waits until sshd answers, and tells the appliance that one can log in. It runs in the booted system.
@@ -28,6 +30,9 @@ func Ready(ctx context.Context) error {
 			return fmt.Errorf("sshd did not come up: %w", err)
 		}
 	}
+	if orders.MAC.IsZero() {
+		orders.MAC = ownMAC()
+	}
 	report := wire.Report{
 		Serial: boardSerial(), Step: "ready", OK: true, Took: uptime(),
 		Text: fmt.Sprintf("One can log in over SSH, %v after the kernel started.", uptime()),
@@ -42,6 +47,16 @@ func Ready(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// ownMAC is what stage 1 called itself by when the command line did not say.
+func ownMAC() node.MAC {
+	all, err := link.Candidates(os.DirFS("/sys/class/net"))
+	if err != nil {
+		return node.MAC{}
+	}
+	i, _ := link.Choose(all, node.MAC{}, false)
+	return i.MAC
 }
 
 // Banner checks that an SSH server answers.
