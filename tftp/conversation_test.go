@@ -13,7 +13,7 @@ import (
 // talkTo makes a conversation about size bytes in blocks of 512.
 func talkTo(size int, options string) *conversation {
 	content := bytes.Repeat([]byte("bramble "), size/8+1)[:size]
-	return &conversation{data: newBlocks(bytes.NewReader(content), 512, int64(size)), options: pairs(options, newRooms()), patience: 10 * time.Second}
+	return &conversation{data: newBlocks(bytes.NewReader(content), 512, int64(size), newRooms()), options: pairs(options), patience: 10 * time.Second}
 }
 
 func ack(block int) []byte { return binary.BigEndian.AppendUint16([]byte{0, opACK}, uint16(block)) }
@@ -71,6 +71,10 @@ func TestTimerFollows(t *testing.T) {
 			}
 		}
 		c.receive(now, ack(block))
+		if c.waits() {
+			c.data.fill(<-c.data.empty)
+			c.resume(now)
+		}
 		return copies
 	}
 	for block := 1; block <= 100; block++ {

@@ -139,7 +139,10 @@ func (l *lane) step(t *talk, datagram []byte) {
 func (l *lane) begin(t *talk) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.talks == nil {
+	switch {
+	case t.end != talking: // replaced before it began
+		return
+	case l.talks == nil:
 		t.end = stopped
 		close(t.over)
 		return

@@ -200,19 +200,21 @@ func (t *transfer) sameAs(newer *transfer) bool {
 		newer.began.Sub(t.began) < again
 }
 
-// replace lets go of t because its client asked anew.
+// replace lets go of t because its client asked anew. It is called with running.mu held.
 func (t *transfer) replace() {
+	t.gone = true
 	if t.talk != nil {
 		t.lane.finish(t.talk, replaced)
 	}
 	t.done()
 }
 
-// started makes known that t's conversation begins.
-func (r *running) started(t *transfer, talk *talk) {
+// started makes known that t's conversation begins; false means that it need not any more.
+func (r *running) started(t *transfer, talk *talk) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t.talk = talk
+	return !t.gone
 }
 
 func (r *running) forget(t *transfer) {

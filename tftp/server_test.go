@@ -212,6 +212,30 @@ func TestReplacedRequest(t *testing.T) {
 	}
 }
 
+// A client port that asks for one thing after the other, faster than any is answered, gets the last.
+func TestReplacedInAHurry(t *testing.T) {
+	var seen reports
+	content := make([]byte, 100_000)
+	addr := start(t, &Server{Observe: seen.observe, Tree: treeFunc(func(context.Context, Peer, string) (File, error) { return Bytes(content), nil })})
+	w := newWire(t, addr)
+	for i := range 100 {
+		w.ask(rrq(strings.Repeat("x", 1+i%100), "octet"))
+	}
+	w.ask(rrq("last", "octet", "tsize", "0"))
+	for b := w.hear(time.Second); !bytes.Equal(b, appendOACK(nil, pairs("tsize 100000"))); b = w.hear(time.Second) {
+		if b == nil {
+			t.Fatal("the last request was not answered")
+		}
+	}
+	w.say(appendERROR(nil, 0, "Early terminate"))
+	for end := time.Now().Add(5 * time.Second); seen.count(Probed)+seen.count(Lost) < seen.count(Started) && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if s, p, l := seen.count(Started), seen.count(Probed), seen.count(Lost); s == 0 || s != p || l != 0 {
+		t.Errorf("%d transfers were started, %d ended as probes, %d were lost", s, p, l)
+	}
+}
+
 // Every answer comes from the address that was asked.
 func TestLocalAddress(t *testing.T) {
 	for _, listen := range []string{"0.0.0.0:0", "[::]:0"} {

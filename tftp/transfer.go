@@ -19,6 +19,7 @@ type transfer struct {
 	port    int                // of the lane
 	done    context.CancelFunc // ends the request from outside
 	talk    *talk              // nil until the file is open; guarded by running.mu
+	gone    bool               // replaced; guarded by running.mu
 }
 
 func (t *transfer) run(ctx context.Context) {
@@ -45,9 +46,11 @@ func (t *transfer) run(ctx context.Context) {
 	if t.server.gate.enter(patience, t.peer.Addr.Addr()) != nil {
 		return // the client has given up by now, or asked anew
 	}
-	report := t.send(ctx, file)
+	report, began := t.send(ctx, file)
 	t.server.gate.leave(t.peer.Addr.Addr())
-	t.tell(report)
+	if began {
+		t.tell(report)
+	}
 }
 
 func (t *transfer) open(ctx context.Context) (File, error) {
@@ -63,8 +66,8 @@ func (t *transfer) tell(r Report) {
 	t.server.tell(r)
 }
 
-// send holds the whole conversation about a file that is there.
-func (t *transfer) send(ctx context.Context, file File) Report {
+// send holds the whole conversation about a file that is there, unless a newer request has made it needless.
+func (t *transfer) send(ctx context.Context, file File) (r Report, began bool) {
 	limit := t.server.Block
 	if t.peer.Addr.Addr().Is6() {
 		limit = min(limit, maxBlock6)
@@ -74,7 +77,9 @@ func (t *transfer) send(ctx context.Context, file File) Report {
 	data := newBlocks(source, block, size, t.server.rooms)
 	defer data.release()
 	talk := newTalk(t.peer.Addr, t.port, conversation{data: data, options: options, patience: t.server.Patience})
-	t.server.started(t, talk)
+	if !t.server.started(t, talk) {
+		return Report{}, false
+	}
 	t.tell(Report{Outcome: Started, Size: size, Block: block})
 	t.lane.begin(talk)
 	t.server.wake()
@@ -93,7 +98,7 @@ func (t *transfer) send(ctx context.Context, file File) Report {
 		}
 	}
 
-	r := Report{Outcome: talk.outcome(), Size: size, Bytes: min(talk.acked*int64(block), size), Block: block, Resent: talk.resent, Err: talk.err}
+	r = Report{Outcome: talk.outcome(), Size: size, Bytes: min(talk.acked*int64(block), size), Block: block, Resent: talk.resent, Err: talk.err}
 	switch r.Outcome {
 	case Sent:
 		r.Bytes = size
@@ -101,5 +106,5 @@ func (t *transfer) send(ctx context.Context, file File) Report {
 		r.Peer, r.Name = t.peer, t.request.name
 		r.Text = r.sentence(&talk.conversation)
 	}
-	return r
+	return r, true
 }
