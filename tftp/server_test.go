@@ -228,10 +228,12 @@ func TestReplacedInAHurry(t *testing.T) {
 		}
 	}
 	w.say(appendERROR(nil, 0, "Early terminate"))
+	seen.wait(t, Started)
+	seen.wait(t, Probed)
 	for end := time.Now().Add(5 * time.Second); seen.count(Probed)+seen.count(Lost) < seen.count(Started) && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
-	if s, p, l := seen.count(Started), seen.count(Probed), seen.count(Lost); s == 0 || s != p || l != 0 {
+	if s, p, l := seen.count(Started), seen.count(Probed), seen.count(Lost); s != p || l != 0 {
 		t.Errorf("%d transfers were started, %d ended as probes, %d were lost", s, p, l)
 	}
 }
