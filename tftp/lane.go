@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A lane has several ports. Consecutive requests of a board go out from different ones, since its client port grows by
+// A lane has two ports. Consecutive requests of a board go out from the one and the other, since its client port grows by
 // one each time: what belongs to the transfer before (firmware#1025) then never meets the new one.
-const portsPerLane = 4
+const portsPerLane = 2
 
 // lane carries the conversations of one of the machine's addresses, so that every answer comes from the address that
 // was asked. They share a few sockets and one goroutine, and are told apart by the two ends' ports.
