@@ -63,6 +63,7 @@ type Plan struct {
 	Serve  bool
 	Begins bool // this request opens a new boot: record node.BootStarted
 	Reason string
+	MAC    node.MAC
 	Boot   node.BootID
 	Name   string // host name
 	Image  string // ID in the catalogue
@@ -78,6 +79,7 @@ func Decide(q Request, n node.State, rules Rules) Plan {
 	}
 	p := Plan{
 		Serve:   true,
+		MAC:     q.MAC,
 		Begins:  Begins(q, n),
 		Boot:    n.Boot,
 		Name:    rules.name(q, n, rule),

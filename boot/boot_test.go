@@ -58,7 +58,7 @@ func TestDecide(t *testing.T) {
 			if got.Serve && got.Boot == "" {
 				t.Error("a boot without a name")
 			}
-			got.Profile, got.Boot = Profile{}, ""
+			got.Profile, got.Boot, got.MAC = Profile{}, "", node.MAC{}
 			if !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got  %+v\nwant %+v", got, test.want)
 			}

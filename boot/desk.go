@@ -41,3 +41,12 @@ func (d *Desk) Ask(q Request) Plan {
 	}
 	return p
 }
+
+// Peek is what Ask would answer, without anything beginning or being recorded.
+func (d *Desk) Peek(q Request) Plan {
+	if q.Now.IsZero() {
+		q.Now = d.Now()
+	}
+	n, _ := d.Nodes.Get(q.MAC)
+	return Decide(q, n, d.Rules())
+}

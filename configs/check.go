@@ -153,7 +153,7 @@ func (l loader) checkNodes(s *Settings) error {
 }
 
 func (n Node) rule() (boot.NodeRule, error) {
-	r := boot.NodeRule{Name: n.Name, Ignore: n.Ignore, Profile: boot.Profile{
+	r := boot.NodeRule{Name: strings.ToLower(n.Name), Ignore: n.Ignore, Profile: boot.Profile{
 		Image: n.Image, User: n.User, Keys: n.Keys, Config: n.Config, Cmdline: n.Cmdline, Overlay: n.Overlay,
 	}}
 	var err1, err2 error

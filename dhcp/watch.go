@@ -106,9 +106,10 @@ func (s *Server) inspect(ctx context.Context, w *watch, name string, mac node.MA
 	} else if !news {
 		return bad
 	}
+	now := s.now() // one time for one probe: it replaces what the one before had found
 	for _, f := range found {
 		s.Log.Info(f.Text, "interface", name)
-		s.Record(node.Event{Time: s.now(), Kind: node.Finding, Text: f.Text})
+		s.Record(node.Event{Time: now, Kind: node.Finding, Step: name, Text: f.Text})
 	}
 	return bad
 }
