@@ -37,7 +37,7 @@ image: setup ## make (or reuse) the lab image: Debian arm64 laid out as Raspberr
 	@lab/image/build
 
 demo: setup build ## power on NODES=1 virtual Pi 3B+ (BOARD=virt or raspi3b) and log in over SSH
-	@go run ./cmd/demo -bramble build/bramble -image "$$(lab/image/build)" -nodes $(NODES) -board $(BOARD)
+	@go run ./cmd/demo -image "$$(lab/image/build)" -nodes $(NODES) -board $(BOARD)
 
 test: setup build lint ## all tests: units with -race, fuzz targets, namespaces, storm, QEMU
 	@.ci/test
