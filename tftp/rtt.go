@@ -5,7 +5,7 @@ import "time"
 // The retransmission timer (RFC 6298, with the bounds that the boot ROM's patience asks for).
 const (
 	firstTimeout = 60 * time.Millisecond  // before the round trip is known
-	margin       = 8 * time.Millisecond   // least distance from the measured round trip: a board that pauses gets no duplicate
+	margin       = 25 * time.Millisecond  // least distance from the measured round trip: a board that pauses gets no duplicate (firmware#1631)
 	maxTimeout   = 100 * time.Millisecond // nine tries in the second after which bootcode.bin gives up (firmware#991, #1025)
 	slowTimeout  = time.Second            // after that second: start.elf and the EEPROM wait longer (firmware#1292)
 	hurry        = time.Second            // the second itself

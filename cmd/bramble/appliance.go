@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -152,6 +153,7 @@ func prepare(ctx context.Context, s *shelf, id string, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("the initramfs for image %s cannot be built: %w", id, err)
 	}
+	debug.FreeOSMemory() // the compressor's share is large, and needed once
 	log.Info("stage 1 is ready", "image", id, "size", images.Bytes(int64(len(b))), "took", time.Since(begin).Round(time.Millisecond))
 	<-ctx.Done()
 	return nil

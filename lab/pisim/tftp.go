@@ -128,6 +128,9 @@ func (t *transfer) readOptions(p []byte) {
 		case err != nil || n < 0:
 		case name == "tsize" && t.knobs.TSize:
 			t.size = n
+			if t.data != nil && !t.probe && n > 0 && n <= mostKept {
+				t.data.Grow(int(n)) // growing it later stalls the board for longer than the server waits
+			}
 		case name == "blksize" && n >= 8 && n <= int64(t.knobs.BlockSize):
 			t.chunk = int(n)
 		}
@@ -169,6 +172,9 @@ func (t *transfer) receiveData(from netip.AddrPort, n int, data []byte) ([]byte,
 	}
 	return ackPacket(n), true
 }
+
+// mostKept bounds the memory that a server's tsize can claim, in bytes.
+const mostKept = 64 << 20
 
 // duplicate answers a packet that was received before.
 func (t *transfer) duplicate(n int, breaks bool) []byte {
