@@ -167,7 +167,7 @@ func (n Node) rule() (boot.NodeRule, error) {
 	case err1 != nil || err2 != nil:
 		return r, errors.Join(err1, err2)
 	case n.Serial == "" && n.MAC == "":
-		return r, errors.New("it names no board; add serial: or mac:")
+		return r, errors.New("it names no board; add the key serial or mac")
 	case n.Name != "" && !validName(n.Name):
 		return r, fmt.Errorf("name is %q; a host name has letters, digits and - only, at most 63", n.Name)
 	case n.User != "" && !validLogin(n.User):

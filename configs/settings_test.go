@@ -78,7 +78,7 @@ func TestRefusals(t *testing.T) {
 		{"authoritative without range", "", []string{"--dhcp", "authoritative"}, []string{"range", "10.0.0.100-10.0.0.199"}},
 		{"range upside down", "", []string{"--dhcp", "authoritative", "--range", "10.0.0.9-10.0.0.2"}, []string{"--range"}},
 		{"bad login", "user: Pi User\n", nil, []string{"bramble.yaml: user", "Pi User"}},
-		{"node without board", "nodes: [{name: a}]\n", nil, []string{"entry 1", "serial: or mac:"}},
+		{"node without board", "nodes: [{name: a}]\n", nil, []string{"entry 1", "serial or mac"}},
 		{"node with a bad key", "nodes: [{serial: 8b07bcc6, nmae: a}]\n", nil, []string{"nodes", "nmae"}},
 		{"bad serial", "nodes: [{serial: xyz}]\n", nil, []string{"entry 1", "xyz", "8b07bcc6"}},
 		{"missing file", "", []string{"--config", "/nonexistent/b.yaml"}, []string{"/nonexistent/b.yaml"}},
