@@ -137,8 +137,16 @@ func eventsCommand() *cobra.Command {
 	follow := cmd.Flags().BoolP("follow", "f", false, "go on with what happens")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		who := strings.Join(args, "")
+		known := map[node.MAC]string{} // names that earlier lines told
 		print := func(l api.Line) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s  %-12s %s\n", l.Time.Local().Format("15:04:05.000"), subject(l), l.Sentence)
+			if l.Name != "" {
+				known[l.Node] = l.Name
+			}
+			subject := orWord(known[l.Node], l.Node.String())
+			if l.Node.IsZero() {
+				subject = "bramble"
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s  %-12s %s\n", l.Time.Local().Format("15:04:05.000"), subject, l.Sentence)
 			return err
 		}
 		if *follow {
@@ -151,13 +159,6 @@ func eventsCommand() *cobra.Command {
 		return explain(err)
 	}
 	return cmd
-}
-
-func subject(l api.Line) string {
-	if l.Node.IsZero() {
-		return "bramble"
-	}
-	return orWord(l.Name, l.Node.String())
 }
 
 func forgetCommand() *cobra.Command {

@@ -55,7 +55,8 @@ func run(ctx context.Context) (err error) {
 	if err := t.Serve(ctx); err != nil {
 		return err
 	}
-	go func() { _ = t.Client().Follow(ctx, 0, "", show) }()
+	known := names{}
+	go func() { _ = t.Client().Follow(ctx, 0, "", known.show) }()
 
 	say("Power on: %d virtual Pi 3B+, no SD card (QEMU machine %s).", *nodes, o.Machine)
 	begin := time.Now()
@@ -99,11 +100,13 @@ func run(ctx context.Context) (err error) {
 
 func say(format string, args ...any) { fmt.Printf("\n"+format+"\n\n", args...) }
 
-func show(l api.Line) error {
-	who := l.Name
-	if who == "" && !l.Node.IsZero() {
-		who = l.Node.String()
+// names are what earlier lines told of whom a MAC address is.
+type names map[node.MAC]string
+
+func (n names) show(l api.Line) error {
+	if l.Name != "" {
+		n[l.Node] = l.Name
 	}
-	fmt.Printf("%s  %-18s %s\n", l.Time.Local().Format("15:04:05.0"), who, l.Sentence)
+	fmt.Printf("%s  %-12s %s\n", l.Time.Local().Format("15:04:05.0"), n[l.Node], l.Sentence)
 	return nil
 }
