@@ -27,16 +27,16 @@ func (content) Close() error { return nil }
 // FS makes a File of an open file of a file system; it must be an io.ReaderAt, as those of os, embed and the
 // image's FAT are. Closing the File closes f.
 func FS(f fs.File) (File, error) {
-	r, ok := f.(io.ReaderAt)
-	if !ok {
-		return nil, fmt.Errorf("the file system's %T cannot be read at an offset; serve it from memory with tftp.Bytes", f)
-	}
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("the file's size is not to be had: %w", err)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file: %w", info.Name(), fs.ErrNotExist)
+	}
+	r, ok := f.(io.ReaderAt)
+	if !ok {
+		return nil, fmt.Errorf("the file system's %T cannot be read at an offset; serve it from memory with tftp.Bytes", f)
 	}
 	return opened{r, f, info.Size()}, nil
 }

@@ -85,7 +85,7 @@ func (s *Server) apiNodes(context.Context, *struct{}) (*body[[]api.Node], error)
 func (s *Server) node(state node.State) api.Node {
 	n := api.Node{State: state, Explain: boot.Explain(state, s.now(), s.findings())}
 	for name, id := range s.Rules().Images {
-		if id == state.Image && (n.ImageName == "" || name < n.ImageName) {
+		if id == state.Image && name != id && (n.ImageName == "" || name < n.ImageName) {
 			n.ImageName = name
 		}
 	}

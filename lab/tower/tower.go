@@ -177,6 +177,7 @@ func (t *Tower) PowerOn(i int) error {
 		}
 	}
 	cmd := t.segment.Command(t.PiSim, "--iface", port+".w", "--serial", t.Serial(i).String(), "--qemu", t.Machine, "--tap", tap,
+		"--client", "rfc1350", // a program on a busy machine pauses as no board does, and must not hang on the block sent again
 		"--dir", filepath.Join(t.Dir, "boards"))
 	cmd.Stdout, cmd.Stderr = t.log("board "), t.log("board ")
 	t.boards[i] = cmd
