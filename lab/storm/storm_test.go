@@ -128,20 +128,21 @@ func compare(t *testing.T, calm, rough []pisim.Report) {
 }
 
 // Clients that neither ask again for a lost request nor acknowledge a duplicate come through as often as their rules
-// allow, within one point and two standard deviations of the sample (0.9 points at 10,000 boots).
+// allow, within one point and two standard deviations of the sample: 1 + 2 * 0.9 points for 2,880 boots. Every tenth
+// storm is without loss: a board that fails there was slower than the server's timer, so the machine is too busy.
 //
 // The files are tiny, else no such client comes through. Boards give up sooner than real ones, which changes how long
 // they wait and not their luck: start.elf after 1.5 s instead of 10 s, and the next DISCOVER comes after 1 s instead of 5 s.
 func TestStrictStorm(t *testing.T) {
 	lab.Need(t, "ip", "dnsmasq")
 	const (
-		lanes = 8           // sets of 64 boards: storms overlap, for most of their time is waiting
-		every = time.Second // a storm begins; one alone keeps two cores busy for half of it
-		sends = 8           // of a packet, within a board's patience
+		lanes = 4               // sets of 64 boards: storms overlap, for most of their time is waiting
+		every = 2 * time.Second // a storm begins
+		sends = 8               // of a packet, within a board's patience
 	)
-	storms := 72
+	storms := 50
 	if raceEnabled || testing.Short() {
-		storms = 8
+		storms = 4
 	}
 	seg := lan(t, firmware(t, func(size int) int { return min(size, 1400) }))
 	m := model3BPlus(t)
@@ -153,60 +154,58 @@ func TestStrictStorm(t *testing.T) {
 	}
 	ref := reference(t, seg, m)
 
-	dbg := map[string]int{}
-	var (
-		mu            sync.Mutex
-		wg            sync.WaitGroup
-		through, sum  int
-		last          [lanes][]pisim.Report
-		began         = time.Now()
-		withoutServer int
-	)
-	starts := make(chan int) // the seeds
+	seeds := make(chan int)
 	go func() {
-		defer close(starts)
+		defer close(seeds)
 		for seed := range storms {
-			starts <- seed
+			seeds <- seed
 			time.Sleep(every)
 		}
 	}()
+	var (
+		mu           sync.Mutex
+		wg           sync.WaitGroup
+		through, sum int
+		last         [lanes][]pisim.Report
+	)
 	for lane := range lanes {
 		wg.Go(func() {
-			for seed := range starts {
-				like := pisim.Board{Model: m, Serial: serial + uint32(lane*storm), Faults: pisim.Faults{Loss: loss}}
+			for seed := range seeds {
+				like, calm := pisim.Board{Model: m, Serial: serial + uint32(lane*storm)}, seed%10 == 9
+				if !calm {
+					like.Faults.Loss = loss
+				}
 				reports := boards(seg, like, seed).Run(t.Context())
+				came := complete(reports, ref)
 				mu.Lock()
 				last[lane] = reports
-				for _, r := range reports {
-					sum++
-					for _, e := range r.Exchanges {
-						dbg[string(e.Stage)+" "+string(e.Result)]++
-						if e.Duplicates > 0 {
-							dbg["dups "+e.Stage]++
-						}
-						if e.Took > 50*time.Millisecond && (e.Result == "read" || e.Result == "exists" || e.Result == "absent") {
-							dbg["slow "+e.Stage]++
-						}
-					}
-					if r.Outcome == pisim.Kernel && len(r.Missing(ref)) == 0 {
-						through++
-					}
-					if r.Outcome == pisim.NoOffer || r.Outcome == pisim.NoServer || r.Outcome == pisim.NoARP {
-						withoutServer++
-					}
+				if calm && came < storm {
+					t.Errorf("without loss only %d of %d came through: boards and server answered each other late, the machine is too busy", came, storm)
+				}
+				if !calm {
+					through, sum = through+came, sum+storm
 				}
 				mu.Unlock()
 			}
 		})
 	}
 	wg.Wait()
-	t.Log(dbg)
 	distinct(t, slices.Concat(last[:]...))
 	odds, share := pisim.Odds(ref, loss, sends), float64(through)/float64(sum)
 	sigma := math.Sqrt(odds * (1 - odds) / float64(sum))
-	t.Logf("%d of %d came through, %.4f; the rules leave %.4f possible (standard deviation %.4f); %d never found the server; %.0f s",
-		through, sum, share, odds, sigma, withoutServer, time.Since(began).Seconds())
+	t.Logf("%d of %d came through, %.4f; the rules leave %.4f possible (standard deviation %.4f)",
+		through, sum, share, odds, sigma)
 	if math.Abs(share-odds) > 0.01+2*sigma {
 		t.Errorf("the share %.4f is more than %.4f from the odds %.4f", share, 0.01+2*sigma, odds)
 	}
+}
+
+// complete counts the boots that reached the kernel with all that ref got.
+func complete(reports []pisim.Report, ref pisim.Report) (n int) {
+	for _, r := range reports {
+		if r.Outcome == pisim.Kernel && len(r.Missing(ref)) == 0 {
+			n++
+		}
+	}
+	return n
 }
