@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -61,22 +60,13 @@ func appliance(cmd *cobra.Command) func() *client.Client {
 	}
 }
 
-// explain adds what to do when nobody answers.
-func explain(err error) error {
-	var refused *net.OpError
-	if errors.As(err, &refused) {
-		return fmt.Errorf("no bramble answers; start bramble serve, or name the appliance with --server: %w", err)
-	}
-	return err
-}
-
 func nodesCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "nodes", Short: "List the boards", Args: cobra.NoArgs}
 	ask := appliance(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		all, err := ask().Nodes(cmd.Context())
 		if err != nil {
-			return explain(err)
+			return err
 		}
 		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "NAME\tSTAGE\tADDRESS\tMODEL\tSERIAL\tMAC\tBOOTS\tIMAGE")
@@ -102,7 +92,7 @@ func nodeCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		d, err := ask().Node(cmd.Context(), args[0])
 		if err != nil {
-			return explain(err)
+			return err
 		}
 		show(cmd.OutOrStdout(), d)
 		return nil
@@ -150,13 +140,13 @@ func eventsCommand() *cobra.Command {
 			return err
 		}
 		if *follow {
-			return explain(ask().Follow(cmd.Context(), 0, who, print))
+			return ask().Follow(cmd.Context(), 0, who, print)
 		}
 		all, err := ask().Events(cmd.Context(), 0, who, 1000)
 		for _, l := range all {
 			err = errors.Join(err, print(l))
 		}
-		return explain(err)
+		return err
 	}
 	return cmd
 }
@@ -164,7 +154,7 @@ func eventsCommand() *cobra.Command {
 func forgetCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "forget NODE", Short: "Forget a board and its history", Args: cobra.ExactArgs(1)}
 	ask := appliance(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error { return explain(ask().Forget(cmd.Context(), args[0])) }
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return ask().Forget(cmd.Context(), args[0]) }
 	return cmd
 }
 
