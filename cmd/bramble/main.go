@@ -80,7 +80,7 @@ func serve(ctx context.Context, s configs.Settings, log *slog.Logger) (err error
 		return err
 	}
 	desk := &boot.Desk{Nodes: journal.Nodes(), Rules: policy.Rules, Record: journal.Record, Now: time.Now}
-	files := &tree.Tree{Desk: desk, Shelf: shelf, MAC: neigh.Lookup, HTTP: s.HTTPPort}
+	files := &tree.Tree{Desk: desk, Shelf: shelf, MAC: new(neigh.Table).Lookup, HTTP: s.HTTPPort}
 	blocks := &blocks{journal: journal}
 
 	dhcpServer := &dhcp.Server{Interfaces: names(segs), Ask: desk.Ask, Record: journal.Record, Nodes: journal.Nodes(), Authority: authority(s), Log: log}

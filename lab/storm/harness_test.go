@@ -76,7 +76,7 @@ func beAppliance(text string) error {
 	defer journal.Close()
 	rules := boot.Rules{Default: boot.Profile{Image: "lab"}, Images: map[string]string{"lab": "sha256-lab"}}
 	desk := &boot.Desk{Nodes: journal.Nodes(), Rules: func() boot.Rules { return rules }, Record: journal.Record, Now: time.Now}
-	files := &tree.Tree{Desk: desk, Shelf: shelf{os.DirFS(cfg.Files), noise(cfg.Stage1)}, MAC: neigh.Lookup, HTTP: 8080}
+	files := &tree.Tree{Desk: desk, Shelf: shelf{os.DirFS(cfg.Files), noise(cfg.Stage1)}, MAC: new(neigh.Table).Lookup, HTTP: 8080}
 	dhcpServer := &dhcp.Server{Interfaces: []string{"eth0"}, Ask: desk.Ask, Record: journal.Record, Nodes: journal.Nodes(), Log: log}
 	tftpServer := &tftp.Server{Tree: files, Log: log, Observe: func(r tftp.Report) {
 		if e, ok := files.Event(r); ok {
