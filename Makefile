@@ -50,6 +50,9 @@ lint: build/stage1 ## gofmt, vet, staticcheck
 fuzz: setup build/stage1 ## every fuzz target for FUZZTIME=20s each
 	@.ci/fuzz $(FUZZTIME)
 
+storm: setup build/stage1 ## 64 boards at once with loss, 20 seeds (not part of test yet: see docs/lab.md)
+	@LAB=must go test -v -timeout 20m ./lab/storm
+
 bench: setup build ## benchmarks against the peers, as a table with ratios
 	@.ci/bench
 
@@ -60,4 +63,4 @@ clean: ## remove what was built (the lab image stays in the cache)
 	@rm -rf build cmd/bramble/embed/stage1
 
 FORCE:
-.PHONY: help setup build image demo test lint fuzz bench deb clean FORCE
+.PHONY: help setup build image demo test lint fuzz storm bench deb clean FORCE

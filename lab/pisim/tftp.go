@@ -142,6 +142,9 @@ func (t *transfer) receiveData(from netip.AddrPort, n int, data []byte) ([]byte,
 		return nil, false
 	}
 	if !t.oack && t.knobs.NeedsOACK {
+		if n != 1 {
+			return nil, false // of an older transfer that had this port; a server without options begins with block 1
+		}
 		t.result = NoOACK
 		return errorPacket(errNotDefined, earlyTerminate), true
 	}
