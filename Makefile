@@ -39,7 +39,7 @@ image: setup ## make (or reuse) the lab image: Debian arm64 laid out as Raspberr
 demo: setup build ## power on NODES=1 virtual Pi 3B+ (BOARD=virt or raspi3b) and log in over SSH
 	@go run ./cmd/demo -image "$$(lab/image/build)" -nodes $(NODES) -board $(BOARD)
 
-test: setup build lint ## all tests: units with -race, fuzz targets, namespaces, storm, QEMU
+test: setup build lint ## all tests: units with -race, fuzz targets, namespaces, whole boots in QEMU
 	@.ci/test
 
 lint: build/stage1 ## gofmt, vet, staticcheck
