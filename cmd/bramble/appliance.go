@@ -173,7 +173,7 @@ func announce(w io.Writer, s configs.Settings, segments []segment, image images.
 	case "off":
 		say("  dhcp    off: your DHCP server must name %s in option 66", self)
 	}
-	say("  whom    every Raspberry Pi that asks, %d with rules of their own; nobody else is answered", len(s.Rules))
+	say("  whom    every Raspberry Pi that asks, %d with rules of their own; nobody else is booted", len(s.Rules))
 	switch {
 	case s.User == "":
 		say("  login   none: no user is set")
