@@ -135,7 +135,7 @@ func split(name string) (who, string) {
 			return who{serial: serial}, rest
 		}
 	}
-	if mac, err := node.ParseMAC(first); err == nil {
+	if mac, err := node.ParseMAC(first); err == nil && !mac.IsZero() {
 		return who{mac: mac}, rest
 	}
 	return who{}, name

@@ -156,7 +156,7 @@ func TestEvent(t *testing.T) {
 }
 
 func FuzzNames(f *testing.F) {
-	for _, name := range []string{"8b07bcc6/start.elf", "dc-a6-32-01-36-c2/start4.elf", "overlays/x.dtbo", "00000000/x", "/", "8b07bcc6/"} {
+	for _, name := range []string{"8b07bcc6/start.elf", "dc-a6-32-01-36-c2/start4.elf", "overlays/x.dtbo", "00000000/x", "/", "8b07bcc6/", "000000000000/"} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
