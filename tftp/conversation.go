@@ -26,6 +26,7 @@ type conversation struct {
 
 	end    ending
 	met    bool  // the client acknowledged anything
+	passed bool  // the client has asked for its next file; see overtaken
 	acked  int64 // blocks
 	resent int
 	said   string // the client's ERROR
@@ -40,7 +41,7 @@ const (
 	finished        // the last block was acknowledged
 	silent          // nothing was heard for the whole patience
 	aborted         // the client sent an ERROR
-	replaced        // the client asked anew from the same port
+	replaced        // the client asked anew
 	stopped         // the server ends
 	failed          // the file could not be read
 )
@@ -113,9 +114,16 @@ func (c *conversation) receive(now time.Time, b []byte) []byte {
 		c.oack = false
 	default:
 		c.acked++
+		c.passed = false
 	}
 	return c.advance(now)
 }
+
+// overtaken is called when the client asks for its next file. A probe is over then, and so is a file of which only the
+// last ACK is missing, even if the client's word for it was lost or went astray (firmware#1025): nothing is sent again,
+// since the next stage of the boot uses the same ports and would take it for an answer. Whoever does go on reading
+// goes on.
+func (c *conversation) overtaken() { c.passed = c.acked == 0 || c.last }
 
 // expire is called when due may have passed.
 func (c *conversation) expire(now time.Time) []byte {
@@ -126,6 +134,9 @@ func (c *conversation) expire(now time.Time) []byte {
 	case c.datagram == nil:
 		c.end, c.err = failed, errSlow
 		return appendERROR(nil, codeUndefined, textUnreadable)
+	case c.passed:
+		c.end = replaced
+		return nil
 	case now.Sub(c.first) >= c.bearable():
 		c.end = silent
 		return nil

@@ -193,6 +193,60 @@ func TestSilenceExpires(t *testing.T) {
 	}
 }
 
+// A board that has asked for its next file is through with the one before, though its "Early terminate" was lost: what
+// is still sent to that port meets the next stage of the boot, which takes block 1 before its OACK for a server without
+// options and does without the file.
+func TestOvertaken(t *testing.T) {
+	for name, c := range map[string]struct {
+		size  int
+		hears []int // ACKs
+		later []int // ACKs that come after the next request
+		sends bool  // again
+		want  Outcome
+	}{
+		"probe":           {6000, []int{0}, nil, false, Probed},
+		"small probe":     {100, []int{0}, nil, false, Probed},
+		"ACK 0 lost":      {6000, nil, nil, false, Probed},
+		"ACK 0 overtaken": {6000, nil, []int{0}, false, Probed}, // two sockets, two goroutines
+		"last ACK lost":   {600, []int{0, 1}, nil, false, Sent},
+		"still reading":   {6000, []int{0, 1}, nil, true, Lost},
+	} {
+		talk := talkTo(c.size, "tsize 0")
+		talk.begin(zero)
+		for _, n := range c.hears {
+			talk.receive(zero, ack(n))
+		}
+		talk.overtaken()
+		for _, n := range c.later {
+			talk.receive(zero, ack(n))
+		}
+		sent := 0
+		now := zero
+		for ; talk.end == talking; now = now.Add(time.Millisecond) {
+			if talk.expire(now) != nil {
+				sent++
+			}
+		}
+		if (sent > 0) != c.sends || talk.outcome() != c.want || !c.sends && now.Sub(zero) > maxTimeout {
+			t.Errorf("%s: %s after %v and %d copies; want %s", name, talk.outcome(), now.Sub(zero), sent, c.want)
+		}
+	}
+}
+
+// Two clients behind one address may have neighbouring ports by chance: the one that was there first goes on.
+func TestOvertakenByAnother(t *testing.T) {
+	c := talkTo(6000, "tsize 0")
+	c.begin(zero)
+	c.receive(zero, ack(0))
+	c.overtaken()
+	if c.receive(zero, ack(1)) == nil {
+		t.Fatal("ACK 1 did not bring block 2")
+	}
+	if c.expire(c.due) == nil || c.end != talking {
+		t.Error("block 2 is not sent again")
+	}
+}
+
 func TestReadError(t *testing.T) {
 	secret := errors.New("read /srv/secret/image: input/output error")
 	c := &conversation{data: newBlocks(io.MultiReader(strings.NewReader(strings.Repeat("x", readAhead)), broken{secret}), 512, 1<<20, newRooms()), patience: time.Second}

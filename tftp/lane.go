@@ -179,6 +179,13 @@ func (l *lane) finish(t *talk, why ending) {
 	}
 }
 
+// overtaken tells t that its client has asked for the next file.
+func (l *lane) overtaken(t *talk) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t.conversation.overtaken()
+}
+
 // refuse sends an ERROR to somebody who has no conversation here.
 func (l *lane) refuse(port int, client netip.AddrPort, code uint16, text string) {
 	l.mu.Lock()

@@ -173,6 +173,9 @@ func (r *running) register(t *transfer, loops *sync.WaitGroup) (isNew bool, err 
 	if t.lane, err = r.laneOf(t.peer.Local, loops); err != nil {
 		return false, err
 	}
+	if before := r.clients[t.previous()]; before != nil && before.talk != nil {
+		before.lane.overtaken(before.talk)
+	}
 	r.clients[t.peer.Addr] = t
 	return true, nil
 }
@@ -198,6 +201,11 @@ func (r *running) laneOf(local netip.Addr, loops *sync.WaitGroup) (*lane, error)
 func (t *transfer) sameAs(newer *transfer) bool {
 	return t.request.name == newer.request.name && t.request.write == newer.request.write &&
 		newer.began.Sub(t.began) < again
+}
+
+// previous is the port from which a Raspberry Pi made the request before: each comes from the next port.
+func (t *transfer) previous() netip.AddrPort {
+	return netip.AddrPortFrom(t.peer.Addr.Addr(), t.peer.Addr.Port()-1)
 }
 
 // replace lets go of t because its client asked anew. It is called with running.mu held.

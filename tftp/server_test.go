@@ -212,6 +212,42 @@ func TestReplacedRequest(t *testing.T) {
 	}
 }
 
+// A board asks for each file from the next port, as a Pi does. The ERROR that ends its probe is lost; nothing more comes
+// to the probe's port once the next file was asked for.
+func TestProbeWithoutEnd(t *testing.T) {
+	var seen reports
+	addr := start(t, &Server{Tree: memory{"a": make([]byte, 100_000), "b": []byte("next")}, Observe: seen.observe})
+	probe, next := neighbours(t, addr)
+	probe.ask(rrq("a", "octet", "tsize", "0"))
+	probe.want(appendOACK(nil, pairs("tsize 100000")))
+	probe.say(ack(0))
+	probe.want(data(1, string(make([]byte, 512))))
+	next.ask(rrq("b", "octet"))
+	next.want(data(1, "next"))
+	next.say(ack(1))
+	for b := probe.hear(0); b != nil; b = probe.hear(0) { // what was sent again before
+	}
+	if b := probe.hear(300 * time.Millisecond); b != nil {
+		t.Errorf("the probe's port still gets %x", b[:4])
+	}
+	seen.wait(t, Probed)
+}
+
+// neighbours are clients whose ports follow each other.
+func neighbours(t *testing.T, server netip.AddrPort) (one, next *wire) {
+	t.Helper()
+	for range 100 {
+		one = newWire(t, server)
+		at := one.conn.LocalAddr().(*net.UDPAddr)
+		if conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: at.IP, Port: at.Port + 1}); err == nil {
+			t.Cleanup(func() { conn.Close() })
+			return one, &wire{t: t, conn: conn, server: server}
+		}
+	}
+	t.Fatal("no two neighbouring ports are free")
+	return nil, nil
+}
+
 // A client port that asks for one thing after the other, faster than any is answered, gets the last.
 func TestReplacedInAHurry(t *testing.T) {
 	var seen reports
