@@ -12,6 +12,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 
 	"bramble/boot"
 	"bramble/firstboot/wire"
@@ -35,6 +36,9 @@ type Tree struct {
 	Shelf Shelf
 	MAC   func(netip.Addr) (node.MAC, bool) // the kernel's neighbour table
 	HTTP  int                               // port of stage 1's HTTP server
+
+	mu   sync.Mutex
+	seen map[netip.Addr]node.MAC // what MAC said before: a board without power is soon gone from the neighbour table
 }
 
 // Open finds a file; see tftp.Tree.
@@ -92,10 +96,7 @@ func (t *Tree) spec(p boot.Plan, self netip.Addr) render.Spec {
 // sent a DISCOVER, or that names itself by its prefix, is recorded (a router's option 66 works without a DISCOVER to us).
 func (t *Tree) plan(addr netip.Addr, prefix who) boot.Plan {
 	q := boot.Request{Step: boot.File, Serial: prefix.serial}
-	mac, found := t.MAC(addr)
-	if !found {
-		mac, found = t.known(addr, prefix)
-	}
+	mac, found := t.asker(addr, prefix)
 	n, known := t.Desk.Nodes.Get(mac)
 	if found && (known || prefix.serial != 0) {
 		q.MAC = mac
@@ -107,12 +108,25 @@ func (t *Tree) plan(addr netip.Addr, prefix who) boot.Plan {
 	return t.Desk.Peek(q)
 }
 
-func (t *Tree) known(addr netip.Addr, prefix who) (node.MAC, bool) {
+// asker is the board behind an address: the neighbour table knows, or the prefix says it, or it was known before.
+func (t *Tree) asker(addr netip.Addr, prefix who) (node.MAC, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if mac, ok := t.MAC(addr); ok {
+		if t.seen == nil || len(t.seen) >= node.MaxNodes {
+			t.seen = map[netip.Addr]node.MAC{}
+		}
+		t.seen[addr] = mac
+		return mac, true
+	}
 	if !prefix.mac.IsZero() {
 		return prefix.mac, true
 	}
 	if n, ok := t.Desk.Nodes.BySerial(prefix.serial); ok {
 		return n.MAC, true
+	}
+	if mac, ok := t.seen[addr]; ok {
+		return mac, true
 	}
 	n, ok := t.Desk.Nodes.ByAddr(addr)
 	return n.MAC, ok
@@ -152,10 +166,7 @@ var normal = map[string]bool{
 func (t *Tree) Event(r tftp.Report) (e node.Event, ok bool) {
 	addr := r.Peer.Addr.Addr()
 	prefix, name := split(r.Name)
-	mac, found := t.MAC(addr)
-	if !found {
-		mac, found = t.known(addr, prefix)
-	}
+	mac, found := t.asker(addr, prefix)
 	n, known := t.Desk.Nodes.Get(mac)
 	if !found || !known {
 		return e, false

@@ -155,6 +155,17 @@ func TestEvent(t *testing.T) {
 	}
 }
 
+// A board that loses its power within its first file is gone from the neighbour table before it is given up.
+func TestEventWithoutPower(t *testing.T) {
+	tree, _ := newTree(mac)
+	read(t, tree, pi, "kernel8.img")
+	tree.MAC = func(netip.Addr) (node.MAC, bool) { return node.MAC{}, false }
+	e, ok := tree.Event(tftp.Report{Outcome: tftp.Lost, Name: "bootcode.bin", Peer: tftp.Peer{Addr: pi}})
+	if !ok || e.Kind != node.FileLost || e.Node != mac {
+		t.Errorf("got %v %+v; want that %s fell silent", ok, e, mac)
+	}
+}
+
 func FuzzNames(f *testing.F) {
 	for _, name := range []string{"8b07bcc6/start.elf", "dc-a6-32-01-36-c2/start4.elf", "overlays/x.dtbo", "00000000/x", "/", "8b07bcc6/", "000000000000/"} {
 		f.Add(name)
