@@ -21,12 +21,24 @@ const (
 	StepFailed  Kind = "stage1.failed"
 	RootOpened  Kind = "root.opened" // the node's block connection was opened
 	RootClosed  Kind = "root.closed"
-	Ready       Kind = "node.ready" // the node says: one can log in
-	Forgotten   Kind = "node.forgotten"
+	Login       Kind = "node.login" // the node says: one can log in
 
-	Started Kind = "appliance.started"
-	Finding Kind = "segment.finding" // the probe says something about the network
-	Warning Kind = "appliance.warning"
+	AgentDone   Kind = "agent.done"     // the agent finished Step; Facts with the step "facts", Commit with "salt"
+	AgentFailed Kind = "agent.failed"   // Step failed; the agent tries again
+	Enrolled    Kind = "enroll.done"    // the node has its certificate; Text has its fingerprint
+	Waiting     Kind = "enroll.waiting" // the node waits for the admin, who compares the code in Text
+	Refused     Kind = "enroll.refused" // no certificate; Text says why
+	Alarm       Kind = "enroll.alarm"   // the slot is frozen for this boot; Text says what was tried
+	Degraded    Kind = "node.degraded"  // the node runs, but a part of its configuration failed: Text
+	Ready       Kind = "node.ready"     // the node is all that the configuration asks for
+
+	Forgotten Kind = "node.forgotten"
+
+	Started       Kind = "appliance.started"
+	ConfigChanged Kind = "config.changed"  // a new commit of the configuration holds: Commit, Text
+	ConfigRefused Kind = "config.refused"  // a commit was not taken: Commit, and in Text file, line and reason
+	Finding       Kind = "segment.finding" // the probe says something about the network
+	Warning       Kind = "appliance.warning"
 )
 
 // Event is one thing that happened. Only the fields that its Kind names are set.
@@ -48,4 +60,17 @@ type Event struct {
 	Took   time.Duration `json:"took,omitempty"` // nanoseconds
 	Resent int           `json:"resent,omitempty"`
 	Text   string        `json:"text,omitempty"` // one sentence for people
+
+	Facts Facts `json:"facts,omitzero"` // with AgentDone of the step "facts"
+}
+
+// Facts is what the agent found out about its board.
+type Facts struct {
+	Board       string `json:"board,omitempty"`       // from the revision code: "3 Model B Plus Rev 1.3"
+	Suffix      string `json:"suffix,omitempty"`      // short form for minion ids: "3Bp"
+	Revision    string `json:"revision,omitempty"`    // such as "a020d3"
+	RAM         int64  `json:"ram,omitempty"`         // bytes
+	Kernel      string `json:"kernel,omitempty"`      // release
+	Temperature int    `json:"temperature,omitempty"` // of the processor, thousandths of a degree Celsius
+	Throttled   string `json:"throttled,omitempty"`   // bits of vcgencmd get_throttled, in hex; empty when not known
 }

@@ -35,8 +35,28 @@ func Sentence(e Event) string {
 		return join("The root's block connection is open.", e.Text)
 	case RootClosed:
 		return join("The root's block connection is closed.", e.Text)
+	case Login:
+		return "One can log in."
+	case AgentDone:
+		return join(agentDone(e), e.Text)
+	case AgentFailed:
+		return join(fmt.Sprintf("The agent's step %s failed.", name(e.Step, "unknown")), e.Text)
+	case Enrolled:
+		return join("Enrolled: the node has its certificate.", e.Text)
+	case Waiting:
+		return fmt.Sprintf("Waits for approval; its console and this line must show the same code: %s.", name(e.Text, "unknown"))
+	case Refused:
+		return join("Not enrolled.", e.Text)
+	case Alarm:
+		return join("ALARM: nobody can join in this boot any more.", e.Text)
+	case Degraded:
+		return join("Degraded.", e.Text)
 	case Ready:
-		return "Ready: one can log in."
+		return join("Ready: one can log in.", e.Text)
+	case ConfigChanged:
+		return join(fmt.Sprintf("The configuration is now commit %s.", name(short(e.Commit), "unknown")), e.Text)
+	case ConfigRefused:
+		return join(fmt.Sprintf("Commit %s of the configuration was not taken; the last good one holds.", name(short(e.Commit), "unknown")), e.Text)
 	case Forgotten:
 		return "Forgotten on request."
 	case Started:
@@ -98,6 +118,23 @@ func done(step string) string {
 	}
 	return fmt.Sprintf("Step %s is done.", name(step, "unknown"))
 }
+
+func agentDone(e Event) string {
+	switch e.Step {
+	case "facts":
+		return "The agent runs."
+	case "ssh":
+		return "The SSH host key is certified."
+	case "config":
+		return fmt.Sprintf("The configuration is on the node, commit %s.", name(short(e.Commit), "unknown"))
+	case "salt":
+		return fmt.Sprintf("The highstate is green, commit %s.", name(short(e.Commit), "unknown"))
+	}
+	return fmt.Sprintf("The agent's step %s is done.", name(e.Step, "unknown"))
+}
+
+// short is how git shortens a commit.
+func short(commit string) string { return commit[:min(len(commit), 8)] }
 
 // Size writes a number of bytes for people: 512 B, 7.3 kB, 2.9 MB.
 func Size(n int64) string {

@@ -18,10 +18,11 @@ const (
 	StageKernel                // the kernel was sent
 	StageStage1                // stage 1 spoke
 	StageRoot                  // the root is mounted, systemd has the machine
-	StageReady                 // one can log in
+	StageLogin                 // one can log in
+	StageReady                 // the node is all that the configuration asks for
 )
 
-var stageNames = [...]string{"none", "rom", "bootcode", "firmware", "kernel", "stage1", "root", "ready"}
+var stageNames = [...]string{"none", "rom", "bootcode", "firmware", "kernel", "stage1", "root", "login", "ready"}
 
 // String is the stage's word, as the API and the page show it.
 func (s Stage) String() string {
@@ -67,6 +68,13 @@ type State struct {
 	Last      Event      `json:"last,omitzero"`
 	LastFile  string     `json:"last_file,omitempty"`
 	Problem   string     `json:"problem,omitempty"` // what is wrong now; empty when nothing is
+
+	Facts    Facts  `json:"facts,omitzero"`     // of the board, by its agent
+	Enrolled bool   `json:"enrolled,omitempty"` // the node of this boot has its certificate
+	Waiting  string `json:"waiting,omitempty"`  // code that the admin compares before the node may join
+	Frozen   bool   `json:"frozen,omitempty"`   // nobody can join in this boot any more: see Problem
+	Applied  string `json:"applied,omitempty"`  // commit that the last good highstate applied
+	Degraded bool   `json:"degraded,omitempty"` // a part of the configuration failed: see Problem
 }
 
 // Apply folds one event into the state. It is pure and total: an event that does not fit changes only what it can.
@@ -96,6 +104,7 @@ func Apply(s State, e Event) State {
 		s.Image, s.Commit, s.Reason = e.Image, e.Commit, e.Text
 		s.Stage, s.Problem, s.LastFile = StageROM, "", ""
 		s.Offers, s.Files, s.Bytes, s.Resent = 0, 0, 0, 0
+		s.Enrolled, s.Frozen, s.Degraded, s.Waiting, s.Applied = false, false, false, "", ""
 	case BootRefused:
 		s.Problem = e.Text
 	case Offered:
@@ -123,8 +132,30 @@ func Apply(s State, e Event) State {
 		}
 	case RootOpened:
 		s.Problem = ""
+	case Login:
+		s.reach(StageLogin)
+	case AgentDone:
+		if e.Facts != (Facts{}) {
+			s.Facts = e.Facts
+		}
+		if e.Step == "salt" {
+			s.Applied = e.Commit
+		}
+	case AgentFailed, Refused:
+		s.Problem = e.Text
+	case Enrolled:
+		s.Enrolled, s.Waiting, s.Problem = true, "", ""
+	case Waiting:
+		s.Waiting = e.Text
+	case Alarm:
+		s.Frozen, s.Problem = true, e.Text
+	case Degraded:
+		s.Degraded, s.Problem = true, e.Text
 	case Ready:
-		s.ReadyTime = e.Time
+		s.Degraded = false
+		if s.ReadyTime.IsZero() {
+			s.ReadyTime = e.Time
+		}
 		s.reach(StageReady)
 	}
 	return s
