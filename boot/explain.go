@@ -20,6 +20,7 @@ const (
 	kernelPatience   = 60 * time.Second
 	stage1Patience   = 60 * time.Second
 	rootPatience     = 180 * time.Second
+	agentPatience    = 20 * time.Minute // a highstate says nothing while it runs, and may take a quarter of an hour
 )
 
 // Explain says in sentences why a board does not go on, and what to do about it. It is empty while all is well:
@@ -50,7 +51,12 @@ func Explain(s node.State, now time.Time, findings []string) string {
 	case s.Stage == node.StageRoot && silent >= rootPatience:
 		return fmt.Sprintf("systemd took over %s ago, but nobody can log in yet. A service may hang while it starts; the board's console shows which one.",
 			ago(silent))
-	case s.Stage == node.StageReady:
+	case s.Waiting != "":
+		return fmt.Sprintf("The node waits for you: compare the code on its console with %s, then run bramble approve %s %s.", s.Waiting, s.Name, s.Waiting)
+	case s.Stage == node.StageLogin && s.Problem == "" && silent >= agentPatience:
+		return fmt.Sprintf("One can log in, but the agent has said nothing for %s%s. journalctl -u bramble-agent on the node shows why.",
+			ago(silent), after(s.Last.Step))
+	case s.Stage >= node.StageLogin:
 		return s.Problem
 	}
 	return ""

@@ -141,6 +141,9 @@ func Apply(s State, e Event) State {
 		if e.Step == "salt" {
 			s.Applied = e.Commit
 		}
+		if !s.Frozen && !s.Degraded {
+			s.Problem = ""
+		}
 	case AgentFailed, Refused:
 		s.Problem = e.Text
 	case Enrolled:

@@ -74,7 +74,8 @@ var stages = []struct {
 	label string
 }{
 	{node.StageROM, "boot ROM"}, {node.StageBootcode, "bootcode.bin"}, {node.StageFirmware, "firmware"}, {node.StageKernel, "kernel"},
-	{node.StageStage1, "stage 1"}, {node.StageRoot, "systemd"}, {node.StageReady, "ready"},
+	{node.StageStage1, "stage 1"}, {node.StageRoot, "systemd"}, {node.StageLogin, "login"},
+	{node.StageReady, "ready"},
 }
 
 func (s *Server) routePages(mux *http.ServeMux) {
@@ -210,6 +211,9 @@ func (s *Server) card(state node.State) card {
 	switch {
 	case n.Explain != "":
 		c.Class, c.Stuck, c.Says = "stuck", true, n.Explain
+		if state.Degraded {
+			c.Badge = "degraded"
+		}
 	case state.Stage == node.StageReady:
 		c.Class = "ready"
 	}
@@ -258,11 +262,12 @@ func lineOf(e node.Event, powerOn time.Time) line {
 		l.Took = took(e.Took)
 	}
 	switch e.Kind {
-	case node.BootStarted, node.StepDone, node.RootOpened:
+	case node.BootStarted, node.StepDone, node.RootOpened, node.Login, node.AgentDone, node.Enrolled:
 		l.Class = "mark"
 	case node.Ready:
 		l.Class = "good"
-	case node.BootRefused, node.FileLost, node.StepFailed, node.RootClosed, node.Warning:
+	case node.BootRefused, node.FileLost, node.StepFailed, node.RootClosed, node.Warning, node.AgentFailed, node.Refused, node.Alarm,
+		node.Degraded:
 		l.Class = "bad"
 	case node.FileMissed:
 		l.Class = "dim"

@@ -170,6 +170,8 @@ func event(r wire.Report) node.Event {
 	switch {
 	case !r.OK:
 		e.Kind = node.StepFailed
+	case r.Step == "login":
+		e.Kind = node.Login
 	case r.Step == "ready":
 		e.Kind = node.Ready
 	}
