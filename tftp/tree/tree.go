@@ -38,6 +38,7 @@ type Tree struct {
 	HTTP  int                               // port of stage 1's HTTP server
 
 	mu   sync.Mutex
+	said map[saying]bool         // warnings that the journal has
 	seen map[netip.Addr]node.MAC // what MAC said before: a board without power is soon gone from the neighbour table
 }
 
@@ -54,14 +55,13 @@ func (t *Tree) Open(ctx context.Context, peer tftp.Peer, name string) (tftp.File
 	}
 	switch name {
 	case "config.txt":
-		return rendered(image, name, func(text []byte) ([]byte, error) {
-			config, _, err := render.Config(text, t.spec(plan, peer.Local))
-			return config, err
+		return t.rendered(image, plan, name, func(text []byte) ([]byte, []render.Warning, error) {
+			return render.Config(text, t.spec(plan, peer.Local))
 		})
 	case "cmdline.txt":
-		return rendered(image, name, func(text []byte) ([]byte, error) {
-			line, _, err := render.Cmdline(text, t.spec(plan, peer.Local))
-			return []byte(line + "\n"), err
+		return t.rendered(image, plan, name, func(text []byte) ([]byte, []render.Warning, error) {
+			line, warnings, err := render.Cmdline(text, t.spec(plan, peer.Local))
+			return []byte(line + "\n"), warnings, err
 		})
 	case Stage1:
 		b, err := t.Shelf.Stage1(ctx, plan.Image)
@@ -75,13 +75,38 @@ func (t *Tree) Open(ctx context.Context, peer tftp.Peer, name string) (tftp.File
 }
 
 // rendered makes a file of the image's own text; an image without one has an empty one.
-func rendered(image fs.FS, name string, render func([]byte) ([]byte, error)) (tftp.File, error) {
+func (t *Tree) rendered(image fs.FS, plan boot.Plan, name string, render func([]byte) ([]byte, []render.Warning, error)) (tftp.File, error) {
 	text, _ := fs.ReadFile(image, name)
-	b, err := render(text)
+	b, warnings, err := render(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s cannot be rendered: %w", name, err)
 	}
+	for _, w := range warnings {
+		if s := (saying{plan.MAC, plan.Boot, w.String()}); !plan.MAC.IsZero() && t.first(s) {
+			t.Desk.Record(node.Event{Kind: node.Warning, Node: s.mac, Boot: s.boot, File: name, Text: s.text})
+		}
+	}
 	return tftp.Bytes(b), nil
+}
+
+// saying is a warning in one boot. Firmware reads config.txt five times, and the timeline has the warning once.
+type saying struct {
+	mac  node.MAC
+	boot node.BootID
+	text string
+}
+
+func (t *Tree) first(s saying) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.said[s] {
+		return false
+	}
+	if t.said == nil || len(t.said) >= node.MaxNodes {
+		t.said = map[saying]bool{}
+	}
+	t.said[s] = true
+	return true
 }
 
 func (t *Tree) spec(p boot.Plan, self netip.Addr) render.Spec {
@@ -178,8 +203,11 @@ func (t *Tree) Event(r tftp.Report) (e node.Event, ok bool) {
 	case tftp.Missed:
 		e.Kind = node.FileMissed
 		return e, !normal[path.Base(name)]
-	case tftp.Lost, tftp.Failed:
+	case tftp.Lost:
 		e.Kind = node.FileLost
+	case tftp.Failed:
+		e.Kind = node.Warning
+		return e, t.first(saying{mac, n.Boot, r.Text})
 	default:
 		return e, false
 	}

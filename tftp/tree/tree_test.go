@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -137,7 +138,7 @@ func TestEvent(t *testing.T) {
 	}{
 		{tftp.Sent, "8b07bcc6/start.elf", node.FileSent},
 		{tftp.Lost, "8b07bcc6/start.elf", node.FileLost},
-		{tftp.Failed, "kernel8.img", node.FileLost},
+		{tftp.Failed, "kernel8.img", node.Warning},
 		{tftp.Missed, "8b07bcc6/kernel8.img", node.FileMissed},
 		{tftp.Missed, "8b07bcc6/recovery.elf", ""},
 		{tftp.Probed, "8b07bcc6/start.elf", ""},
@@ -153,6 +154,59 @@ func TestEvent(t *testing.T) {
 	if e, ok := tree.Event(tftp.Report{Outcome: tftp.Sent, Name: "kernel8.img", Peer: tftp.Peer{Addr: pi}}); ok {
 		t.Errorf("a board that nobody knows leaves %+v", e)
 	}
+}
+
+// What the firmware would take differently than its author thinks stands on the timeline, once in a boot.
+func TestWarnings(t *testing.T) {
+	tree, events := newTree(mac)
+	long := "dtparam=" + strings.Repeat("x", 91)
+	image := tree.Shelf.(shelf)["old"]
+	image["config.txt"].Data = append(image["config.txt"].Data, long...)
+	image["cmdline.txt"].Data = append(image["cmdline.txt"].Data, "quiet"...)
+	for range 3 {
+		read(t, tree, pi, "8b07bcc6/config.txt")
+		read(t, tree, pi, "8b07bcc6/cmdline.txt")
+	}
+	want := []string{
+		"config.txt:2: The line has 99 characters and the firmware reads 98 of them. Split it, for example into one dtparam line for each parameter.",
+		"cmdline.txt:2: The image's command line has more than one line and the firmware reads the first. Put all words into the first line.",
+	}
+	got := warnings(*events)
+	if !slices.Equal(got, want) {
+		t.Errorf("the timeline has %q; want %q", got, want)
+	}
+	tree.Desk.Record(node.Event{Kind: node.BootStarted, Node: mac, Boot: "b2", Image: "old"})
+	read(t, tree, pi, "8b07bcc6/config.txt")
+	if got := warnings(*events); len(got) != 3 {
+		t.Errorf("after a second boot the timeline has %q", got)
+	}
+	stranger := netip.MustParseAddrPort("10.0.0.99:49153")
+	read(t, tree, stranger, "config.txt")
+	if got := warnings(*events); len(got) != 3 {
+		t.Errorf("a stranger leaves %q", got)
+	}
+
+	// over 4096 bytes there is no file, and the timeline says why, once
+	image["config.txt"].Data = []byte(strings.Repeat("dtparam=a\n", 500))
+	_, err := tree.Open(t.Context(), tftp.Peer{Addr: pi, Local: self}, "8b07bcc6/config.txt")
+	if err == nil || !strings.Contains(err.Error(), "over the network the firmware reads 4096") {
+		t.Errorf("config.txt that is too long gives %v", err)
+	}
+	failed := tftp.Report{Outcome: tftp.Failed, Name: "config.txt", Peer: tftp.Peer{Addr: pi}, Text: "It is too long."}
+	for i := range 2 {
+		if e, ok := tree.Event(failed); ok != (i == 0) || ok && (e.Kind != node.Warning || e.Text != failed.Text) {
+			t.Errorf("failed time %d: %v %+v", i+1, ok, e)
+		}
+	}
+}
+
+func warnings(events []node.Event) (texts []string) {
+	for _, e := range events {
+		if e.Kind == node.Warning && e.Node == mac {
+			texts = append(texts, e.Text)
+		}
+	}
+	return texts
 }
 
 // A board that loses its power within its first file is gone from the neighbour table before it is given up.
