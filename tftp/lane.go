@@ -23,6 +23,7 @@ type lane struct {
 
 	mu    sync.Mutex
 	talks map[ends]*talk
+	in    inbox
 	out   outbox
 }
 
@@ -49,6 +50,7 @@ func newTalk(client netip.AddrPort, port int, c conversation) *talk {
 
 func newLane(local netip.Addr) (*lane, error) {
 	l := &lane{talks: map[ends]*talk{}}
+	l.in.prepare()
 	for i := range l.fds {
 		fd, err := openPort(local)
 		if err != nil {
@@ -83,7 +85,6 @@ func openPort(local netip.Addr) (fd int, err error) {
 
 // run receives until close.
 func (l *lane) run() {
-	in := newInbox()
 	var ready [portsPerLane]unix.PollFd
 	for i, fd := range l.fds {
 		ready[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
@@ -100,7 +101,7 @@ func (l *lane) run() {
 		}
 		for port := range ready {
 			if ready[port].Revents != 0 {
-				l.receive(port, in)
+				l.receive(port)
 			}
 		}
 		l.mu.Unlock()
@@ -108,16 +109,17 @@ func (l *lane) run() {
 }
 
 // receive takes one batch from a port. What is left makes the next poll return at once.
-func (l *lane) receive(port int, in *inbox) {
-	n := in.read(l.fds[port])
+func (l *lane) receive(port int) (n int) {
+	n = l.in.read(l.fds[port])
 	now := time.Now()
 	for i := range n {
-		from, datagram := in.datagram(i)
+		from, datagram := l.in.datagram(i)
 		if t := l.talks[ends{port, from}]; t != nil {
 			l.step(t, t.receive(now, datagram))
 		}
 	}
 	l.out.flush()
+	return n
 }
 
 // step queues what a conversation wants to be sent, and takes it off the lane when it has ended.
@@ -198,10 +200,17 @@ func (l *lane) refuse(port int, client netip.AddrPort, code uint16, text string)
 	l.out.flush()
 }
 
-// expire sends again what is due, and says when to look next; never is the zero time.
+// expire sends again what is due, and says when to look next; never is the zero time. What has come in meanwhile is
+// heard first: if this process had to wait for a processor, no client shall get a duplicate for it.
 func (l *lane) expire(now time.Time) (next time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.due(now) {
+		for port := range l.fds {
+			for l.receive(port) == batchSize {
+			}
+		}
+	}
 	for _, t := range l.talks {
 		l.step(t, t.expire(now))
 		if t.end == talking && (next.IsZero() || t.due.Before(next)) {
@@ -210,6 +219,15 @@ func (l *lane) expire(now time.Time) (next time.Time) {
 	}
 	l.out.flush()
 	return next
+}
+
+func (l *lane) due(now time.Time) bool {
+	for _, t := range l.talks {
+		if !now.Before(t.due) {
+			return true
+		}
+	}
+	return false
 }
 
 // close ends every conversation and makes run return.

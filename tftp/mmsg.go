@@ -60,8 +60,7 @@ type inbox struct {
 	bytes [batchSize][128]byte
 }
 
-func newInbox() *inbox {
-	in := &inbox{}
+func (in *inbox) prepare() {
 	for i := range in.heads {
 		in.iovs[i].Base = &in.bytes[i][0]
 		in.iovs[i].SetLen(len(in.bytes[i]))
@@ -69,7 +68,6 @@ func newInbox() *inbox {
 		h.Name, h.Iov = (*byte)(unsafe.Pointer(&in.names[i].raw)), &in.iovs[i]
 		h.SetIovlen(1)
 	}
-	return in
 }
 
 // read takes what is there; fd does not block. An error is that nothing is there, or an ICMP error of an earlier
