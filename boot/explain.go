@@ -31,6 +31,8 @@ func Explain(s node.State, now time.Time, findings []string) string {
 	switch {
 	case s.Last.Kind == node.BootRefused:
 		return s.Problem
+	case s.Last.Kind == node.Warning && s.Stage < node.StageKernel && silent >= firmwarePatience:
+		return join("The board has been silent since this: "+s.Last.Text, "Cycle the power when it is mended.")
 	case s.Stage == node.StageROM && silent >= romPatience, s.Stage == node.StageROM && s.Offers >= 3:
 		return explainROM(s, silent, findings)
 	case s.Stage == node.StageBootcode && silent >= bootcodePatience:

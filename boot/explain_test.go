@@ -48,6 +48,9 @@ func TestExplain(t *testing.T) {
 		{"lost in a file", with(at(node.StageFirmware, time.Second, file(lost, "initramfs8")), func(s *node.State) { s.Problem, s.Resent = "gone", 17 }), nil, []string{"while it read initramfs8", "17 blocks"}, ""},
 		{"stops between", at(node.StageFirmware, 3*time.Minute, file(sent, "config.txt")), nil, []string{"stopped after config.txt", "3 minutes"}, ""},
 
+		{"stops at a warning", at(node.StageFirmware, time.Minute, node.Event{Kind: node.Warning, Text: "kernel8.img could not be read."}), nil, []string{"kernel8.img could not be read."}, "loss"},
+		{"a warning in passing", at(node.StageFirmware, 3*time.Second, node.Event{Kind: node.Warning, Text: "A line is long."}), nil, nil, ""},
+
 		{"kernel starts", at(node.StageKernel, 20*time.Second, file(sent, "kernel8.img")), nil, nil, ""},
 		{"kernel mute", at(node.StageKernel, 70*time.Second, file(sent, "kernel8.img")), nil, []string{"kernel was sent 70 seconds ago", "serial console"}, ""},
 		{"stage 1 fails", with(at(node.StageStage1, time.Second, node.Event{Kind: node.StepFailed}), func(s *node.State) { s.Problem = "The root cannot be attached." }), nil, []string{"The root cannot be attached. Stage 1 goes on"}, ""},

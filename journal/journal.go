@@ -153,10 +153,13 @@ func (j *Journal) announce() {
 	j.changed = make(chan struct{})
 }
 
-// notice keeps what the appliance says of itself and of the segment. What is said later about the same Kind, Step and
-// Node replaces what was said before; several sentences of one moment, like those of one probe, stay together. A
-// repeated text replaces itself. The caller holds mu.
+// notice keeps what the appliance says of itself and of the segment; a board's own stand on its timeline. What is said
+// later about the same Kind and Step replaces what was said before; several sentences of one moment, like those of one
+// probe, stay together. A repeated text replaces itself. The caller holds mu.
 func (j *Journal) notice(e node.Event) {
+	if !e.Node.IsZero() {
+		return
+	}
 	switch e.Kind {
 	case node.Started:
 		j.notices = nil
@@ -168,7 +171,7 @@ func (j *Journal) notice(e node.Event) {
 	kept := j.notices[:0:0]
 	for _, n := range j.notices {
 		outdated := e.Step != "" && n.Step == e.Step && n.Kind == e.Kind && !n.Time.Equal(e.Time)
-		if n.Node != e.Node || n.Text != e.Text && !outdated {
+		if n.Text != e.Text && !outdated {
 			kept = append(kept, n)
 		}
 	}
@@ -181,8 +184,8 @@ func (j *Journal) notice(e node.Event) {
 	j.notices = kept
 }
 
-// Notices are the findings and warnings since the appliance started, oldest first. They replace those of the same
-// Kind, Step and Node that have an earlier Time; one without Text takes them back.
+// Notices are the findings and warnings about no board since the appliance started, oldest first. They replace those of
+// the same Kind and Step that have an earlier Time; one without Text takes them back.
 func (j *Journal) Notices() []node.Event {
 	j.mu.Lock()
 	defer j.mu.Unlock()

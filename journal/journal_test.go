@@ -364,6 +364,7 @@ func TestNotices(t *testing.T) {
 	say(node.Finding, "eth0", "the router gives out addresses", "it sends option 66")
 	say(node.Finding, "", "a second server")
 	say(node.Warning, "x", "")
+	j.Record(node.Event{Kind: node.Warning, Node: node.MAC{2, 1}, Text: "a board's own"})
 	var texts []string
 	for _, n := range j.Notices() {
 		texts = append(texts, n.Text)
