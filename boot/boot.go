@@ -3,9 +3,11 @@
 package boot
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"bramble/node"
@@ -38,6 +40,8 @@ type Profile struct {
 	Config  []string // lines added to config.txt
 	Cmdline []string // words added to the kernel command line
 	Overlay string   // size limit of the RAM overlay as tmpfs takes it, such as "50%" or "600m"
+	Roles   []string // what the board is for: Salt's grain "roles"
+	Layers  []string // names of read-only layers above the image's root
 }
 
 // NodeRule is what the owner says of one board, found by serial number or MAC.
@@ -56,6 +60,7 @@ type Rules struct {
 	Nodes    []NodeRule        //
 	Images   map[string]string // catalogue: name → ID of the image that it means now
 	NameWith string            // prefix of the names of boards without a rule; "pi-" when empty
+	Name     Template          // in the place of NameWith: names of boards without a rule, with NameFields
 }
 
 // Plan is the answer. Reason is always one sentence.
@@ -73,7 +78,7 @@ type Plan struct {
 
 // Decide says what a board gets, and why. n is the board's state so far (the zero State for a board never seen).
 func Decide(q Request, n node.State, rules Rules) Plan {
-	rule, named := rules.rule(q, n)
+	rule, named := rules.For(q.MAC, known(q, n))
 	if rule.Ignore {
 		return Plan{Reason: fmt.Sprintf("The configuration says to ignore %s.", q.MAC)}
 	}
@@ -142,13 +147,18 @@ func bootID(q Request) node.BootID {
 	return node.BootID(hex.EncodeToString(h[:4]))
 }
 
-func (r Rules) rule(q Request, n node.State) (NodeRule, bool) {
-	serial := q.Serial
-	if serial == 0 {
-		serial = n.Serial
+// known is the board's serial number as far as the question or its history tells it.
+func known(q Request, n node.State) node.Serial {
+	if q.Serial != 0 {
+		return q.Serial
 	}
+	return n.Serial
+}
+
+// For is the first rule that names a board by its MAC address or its serial number (zero when not known).
+func (r Rules) For(mac node.MAC, serial node.Serial) (NodeRule, bool) {
 	for _, rule := range r.Nodes {
-		if rule.Serial != 0 && rule.Serial == serial || !rule.MAC.IsZero() && rule.MAC == q.MAC {
+		if rule.Serial != 0 && rule.Serial == serial || !rule.MAC.IsZero() && rule.MAC == mac {
 			return rule, true
 		}
 	}
@@ -156,35 +166,46 @@ func (r Rules) rule(q Request, n node.State) (NodeRule, bool) {
 }
 
 func (r Rules) name(q Request, n node.State, rule NodeRule) string {
-	prefix := r.NameWith
-	if prefix == "" {
-		prefix = "pi-"
-	}
-	switch {
-	case rule.Name != "":
+	if rule.Name != "" {
 		return rule.Name
-	case q.Serial != 0:
-		return prefix + q.Serial.String()
-	case n.Serial != 0:
-		return prefix + n.Serial.String()
 	}
 	// The low half of the MAC is what a board without a known serial can be told by.
-	return prefix + hex.EncodeToString(q.MAC[3:])
+	low := hex.EncodeToString(q.MAC[3:])
+	id := low
+	if serial := known(q, n); serial != 0 {
+		id = serial.String()
+	}
+	switch {
+	case !r.Name.IsZero():
+		return r.Name.Expand(map[string]string{"serial": id, "mac": low})
+	case r.NameWith != "":
+		return r.NameWith + id
+	}
+	return "pi-" + id
 }
 
-// merge fills a's empty fields from b; added lines come after the default's.
+// merge fills a's empty fields from b; added lines, keys, roles and layers come after the default's.
 func merge(a, b Profile) Profile {
-	pick := func(x, y string) string {
-		if x != "" {
-			return x
-		}
-		return y
+	return Profile{
+		Image: cmp.Or(a.Image, b.Image), User: cmp.Or(a.User, b.User), Overlay: cmp.Or(a.Overlay, b.Overlay),
+		Config:  slices.Concat(b.Config, a.Config),
+		Cmdline: slices.Concat(b.Cmdline, a.Cmdline),
+		Keys:    slices.Concat(b.Keys, a.Keys),
+		Roles:   union(b.Roles, a.Roles),
+		Layers:  union(b.Layers, a.Layers),
 	}
-	m := Profile{
-		Image: pick(a.Image, b.Image), User: pick(a.User, b.User), Overlay: pick(a.Overlay, b.Overlay),
-		Config:  append(append([]string{}, b.Config...), a.Config...),
-		Cmdline: append(append([]string{}, b.Cmdline...), a.Cmdline...),
-		Keys:    append(append([]string{}, b.Keys...), a.Keys...),
-	}
-	return m
 }
+
+// union is a and then what b adds to it.
+func union(a, b []string) []string {
+	all := slices.Clone(a)
+	for _, word := range b {
+		if !slices.Contains(all, word) {
+			all = append(all, word)
+		}
+	}
+	return all
+}
+
+// Over is p where p says something, and base elsewhere.
+func (p Profile) Over(base Profile) Profile { return merge(p, base) }

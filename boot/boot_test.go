@@ -68,7 +68,7 @@ func TestDecide(t *testing.T) {
 
 func TestProfileMerge(t *testing.T) {
 	got := Decide(Request{Step: Discover, MAC: mac, Serial: 0x8b07bcc6, Now: now}, node.State{}, rules).Profile
-	want := Profile{Image: "full", User: "pi", Overlay: "50%", Keys: []string{"k1", "k2"}, Cmdline: []string{"a=1", "b=2"}, Config: []string{}}
+	want := Profile{Image: "full", User: "pi", Overlay: "50%", Keys: []string{"k1", "k2"}, Cmdline: []string{"a=1", "b=2"}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
@@ -125,6 +125,64 @@ func TestDeskBeginsOnce(t *testing.T) {
 	}
 	if len(events) != 2 || events[1].Kind != node.BootRefused {
 		t.Errorf("recorded %+v; want one boot.refused more", events)
+	}
+}
+
+// A boot under way keeps the rules of its commit; the next one, and a commit that nobody knows, get the present ones.
+func TestDeskPins(t *testing.T) {
+	nodes := node.NewRegistry()
+	old := Rules{Commit: "c1", Default: Profile{Image: "lite", Cmdline: []string{"old=1"}, Roles: []string{"old"}}, Images: rules.Images}
+	desk := &Desk{Nodes: nodes, Rules: func() Rules { return rules }, Now: func() time.Time { return now }, Record: nodes.Apply,
+		At: func(commit string) (Rules, bool) { return old, commit == "c1" }}
+	for _, test := range []struct {
+		name, commit string
+		step         Step
+		stage        node.Stage
+		want         string
+	}{
+		{"under way", "c1", File, node.StageFirmware, "old=1"},
+		{"bootcode.bin asks in the same boot", "c1", Discover, node.StageBootcode, "old=1"},
+		{"power cycled", "c1", Discover, node.StageReady, "a=1"},
+		{"a commit that is gone", "c0", File, node.StageFirmware, "a=1"},
+		{"the present commit", "c2", File, node.StageFirmware, "a=1"},
+	} {
+		nodes.Restore([]node.State{{MAC: mac, Boot: "b1", Image: "id-lite", Commit: test.commit, Stage: test.stage, Last: node.Event{Time: now}}})
+		q := Request{Step: test.step, MAC: mac}
+		for _, p := range []Plan{desk.Peek(q), desk.Ask(q)} {
+			if len(p.Cmdline) != 1 || p.Cmdline[0] != test.want {
+				t.Errorf("%s: command line %v; want %s", test.name, p.Cmdline, test.want)
+			}
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	name, err := ParseTemplate("rack-{{serial}}.{{mac}}", NameFields()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		r      Rules
+		serial node.Serial
+		want   string
+	}{
+		{Rules{}, 0, "pi-69202e"},
+		{Rules{NameWith: "node-"}, 0x8b07bcc6, "node-8b07bcc6"},
+		{Rules{NameWith: "node-", Name: name}, 0x8b07bcc6, "rack-8b07bcc6.69202e"},
+		{Rules{Name: name}, 0, "rack-69202e.69202e"},
+	} {
+		if got := test.r.name(Request{MAC: mac}, node.State{Serial: test.serial}, NodeRule{}); got != test.want {
+			t.Errorf("got %q; want %q", got, test.want)
+		}
+	}
+}
+
+func TestOver(t *testing.T) {
+	base := Profile{Image: "lite", Roles: []string{"base", "worker"}, Layers: []string{"salt"}}
+	got := Profile{Roles: []string{"worker", "db"}, Layers: []string{"salt", "docker"}}.Over(base)
+	want := Profile{Image: "lite", Roles: []string{"base", "worker", "db"}, Layers: []string{"salt", "docker"}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
 

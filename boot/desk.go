@@ -15,7 +15,23 @@ type Desk struct {
 	Record func(node.Event) // appends to the journal and folds into Nodes before it returns
 	Now    func() time.Time
 
+	// At is the rules of an older commit, for the boots that are pinned to it; false when it is not known any more.
+	// nil: boots under way follow the present rules.
+	At func(commit string) (Rules, bool)
+
 	mu sync.Mutex
+}
+
+// rules are those that hold for a question: a boot under way keeps the commit that it began with (design rule 1).
+func (d *Desk) rules(q Request, n node.State) Rules {
+	now := d.Rules()
+	if d.At == nil || n.Commit == "" || n.Commit == now.Commit || Begins(q, n) {
+		return now
+	}
+	if then, ok := d.At(n.Commit); ok {
+		return then
+	}
+	return now
 }
 
 // Ask answers one question of a server. q.Now may be left zero.
@@ -26,7 +42,7 @@ func (d *Desk) Ask(q Request) Plan {
 		q.Now = d.Now()
 	}
 	n, _ := d.Nodes.Get(q.MAC)
-	p := Decide(q, n, d.Rules())
+	p := Decide(q, n, d.rules(q, n))
 	switch {
 	case p.Serve && p.Begins:
 		d.Record(node.Event{
@@ -48,5 +64,5 @@ func (d *Desk) Peek(q Request) Plan {
 		q.Now = d.Now()
 	}
 	n, _ := d.Nodes.Get(q.MAC)
-	return Decide(q, n, d.Rules())
+	return Decide(q, n, d.rules(q, n))
 }
