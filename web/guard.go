@@ -4,11 +4,15 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
+	"time"
 
 	"bramble/firstboot/wire"
+	"bramble/node"
 	"bramble/web/api"
 )
 
@@ -55,6 +59,52 @@ func open(path string) bool {
 		return true
 	}
 	return false
+}
+
+// stranger says why a board that is not known may not become known by asking for its plan: nobody may fill the
+// registry with boards that are not there. It is empty for a board that was seen booting, or that asks itself.
+func (s *Server) stranger(r *http.Request, mac node.MAC) string {
+	if known, _ := s.Journal.Nodes().Get(mac); known.Boot != "" {
+		return ""
+	}
+	peer := peerAddr(r)
+	if s.Neighbour != nil {
+		switch at, ok := s.Neighbour(peer); {
+		case !ok:
+			return fmt.Sprintf("No boot of %s is known, and whether %s is that board cannot be seen from here. Boot the board from this appliance, or put both on one network segment.", mac, peer)
+		case at != mac:
+			return fmt.Sprintf("No boot of %s is known, and %s is another machine, %s. A board that did not boot from this appliance must ask for its plan itself.", mac, peer, at)
+		}
+	}
+	if !s.newcomers.admit(s.now()) {
+		return fmt.Sprintf("No boot of %s is known, and too many new boards have come at once. Ask again in %s.", mac, newcomerEvery)
+	}
+	return ""
+}
+
+// newcomers counts boards that were never seen booting. The zero value is ready.
+type newcomers struct {
+	mu   sync.Mutex
+	next time.Time // when all who came would have come, one after the other
+}
+
+const (
+	newcomerBurst = 64 // more than a tower has, for an appliance that lost its journal
+	newcomerEvery = 2 * time.Second
+)
+
+// admit lets a burst through, and then one board at a time.
+func (n *newcomers) admit(now time.Time) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.next.Before(now) {
+		n.next = now
+	}
+	if n.next.Sub(now) >= newcomerBurst*newcomerEvery {
+		return false
+	}
+	n.next = n.next.Add(newcomerEvery)
+	return true
 }
 
 // authorized reports whether r has the token. For reading, browsers may give it as a password.

@@ -56,12 +56,17 @@ type Server struct {
 	Files   func(boot.Plan) ([]byte, error)                        // tar of the board's own files: same plan, same bytes
 	Images  func() []api.Image                                     // catalogue; nil: none is shown
 
+	// Neighbour is the kernel's neighbour table: a board that was never seen booting must ask for its plan from its own
+	// address. nil: this is not checked.
+	Neighbour func(netip.Addr) (node.MAC, bool)
+
 	DeadConn time.Duration    // how long a node waits for a lost root; 0: one hour
 	Log      *slog.Logger     // nil: slog.Default
 	Now      func() time.Time // nil: time.Now
 
 	patience      time.Duration // with a reader of the event stream; 0: defaultPatience
-	streams       atomic.Int32  // open event streams
+	newcomers     newcomers
+	streams       atomic.Int32 // open event streams
 	plain, secure net.Listener
 	cert          tls.Certificate
 }

@@ -47,6 +47,10 @@ func (s *Server) ask(w http.ResponseWriter, r *http.Request) (node.MAC, boot.Pla
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return mac, boot.Plan{}, false
 	}
+	if why := s.stranger(r, mac); why != "" {
+		http.Error(w, why, http.StatusForbidden)
+		return mac, boot.Plan{}, false
+	}
 	plan := s.Desk.Ask(boot.Request{Step: boot.Stage1, MAC: mac})
 	if !plan.Serve {
 		http.Error(w, plan.Reason, http.StatusForbidden)

@@ -59,6 +59,66 @@ func TestStage1Plan(t *testing.T) {
 	}
 }
 
+// Who asks for the plan of a board that never booted must be that board.
+func TestStranger(t *testing.T) {
+	w := newWorld(t)
+	w.play()
+	here := node.MAC{2, 0, 0, 0, 0, 7}
+	w.Neighbour = func(a netip.Addr) (node.MAC, bool) { return here, a == netip.MustParseAddr("192.168.1.50") }
+	before := len(w.journal.Nodes().All())
+	for _, test := range []struct {
+		name, path, mac, peer string
+		code                  int
+		want                  string
+	}{
+		{"a known board, from anywhere", wire.PlanPath, "b8:27:eb:69:20:2e", "10.9.9.9:1", 200, "alpha"},
+		{"somebody else", wire.PlanPath, "02:00:00:00:00:08", "192.168.1.50:1", 403, "No boot of 02:00:00:00:00:08 is known, and 192.168.1.50 is another machine, 02:00:00:00:00:07. A board that did not boot from this appliance must ask for its plan itself."},
+		{"somebody else's files", wire.FilesPath, "02:00:00:00:00:08", "192.168.1.50:1", 403, "another machine"},
+		{"from another segment", wire.PlanPath, "02:00:00:00:00:07", "10.9.9.9:1", 403, "No boot of 02:00:00:00:00:07 is known, and whether 10.9.9.9 is that board cannot be seen from here. Boot the board from this appliance, or put both on one network segment."},
+		{"the board itself", wire.PlanPath, "02:00:00:00:00:07", "192.168.1.50:1", 200, "pi-000007"},
+		{"known by now", wire.PlanPath, "02:00:00:00:00:07", "10.9.9.9:1", 200, "pi-000007"},
+	} {
+		out := w.ask("GET", test.path+"?mac="+test.mac, "", func(r *http.Request) { r.RemoteAddr = test.peer })
+		if out.Code != test.code || !strings.Contains(out.Body.String(), test.want) {
+			t.Errorf("%s: %d %q; want %d %q", test.name, out.Code, out.Body, test.code, test.want)
+		}
+	}
+	if n := len(w.journal.Nodes().All()) - before; n != 1 {
+		t.Errorf("%d boards have become known; want 1", n)
+	}
+}
+
+// One machine may have many addresses, and make up as many boards: they come slowly.
+func TestNewcomers(t *testing.T) {
+	w := newWorld(t)
+	at := noon
+	w.Now = func() time.Time { return at }
+	come := func(i int) int {
+		mac := node.MAC{2, 0, 0, 1, byte(i >> 8), byte(i)}
+		out := w.ask("GET", wire.PlanPath+"?mac="+mac.String(), "", nil)
+		if want := "too many new boards have come at once. Ask again in 2s."; out.Code == 403 && !strings.Contains(out.Body.String(), want) {
+			t.Errorf("refused with %q; want %q", out.Body, want)
+		}
+		return out.Code
+	}
+	admitted := 0
+	for i := range 200 {
+		if come(i) == 200 {
+			admitted++
+		}
+	}
+	if admitted != newcomerBurst {
+		t.Errorf("%d of 200 were admitted at once; want %d", admitted, newcomerBurst)
+	}
+	if come(0) != 200 {
+		t.Error("a board that was admitted is refused when it asks again")
+	}
+	at = at.Add(newcomerEvery)
+	if first, second := come(1000), come(1001); first != 200 || second != 403 {
+		t.Errorf("after %s: %d, %d; want 200, then 403", newcomerEvery, first, second)
+	}
+}
+
 func TestStage1Broken(t *testing.T) {
 	w := newWorld(t)
 	w.play()
