@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"bramble/lab"
 )
 
 // BenchmarkPeers has bramble's server, nbdkit and qemu-nbd do the same work in
@@ -22,7 +24,7 @@ import (
 //
 // NBD_BENCH_ROUNDS changes the number of rounds.
 func BenchmarkPeers(b *testing.B) {
-	need(b, "nbdcopy", "nbdkit", "qemu-nbd")
+	lab.Need(b, "nbdcopy", "nbdkit", "qemu-nbd")
 	const size = 512 << 20
 	path, _ := noiseFile(b, size)
 	rounds := 25

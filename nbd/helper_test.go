@@ -40,21 +40,6 @@ func serveFile(path string) error {
 	return srv.Serve(context.Background(), ln)
 }
 
-// need is the gate of tests that want a program of somebody else's.
-func need(t testing.TB, tools ...string) {
-	t.Helper()
-	for _, tool := range tools {
-		if _, err := exec.LookPath(tool); err == nil {
-			continue
-		}
-		text := fmt.Sprintf("this test needs the program %s: install libnbd-bin, qemu-utils, nbdkit and nbd-client", tool)
-		if os.Getenv("LAB") == "must" {
-			t.Fatal(text)
-		}
-		t.Skip(text)
-	}
-}
-
 // tool runs a program to its end and returns what it printed.
 func tool(t testing.TB, name string, args ...string) ([]byte, error) {
 	t.Helper()

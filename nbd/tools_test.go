@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"bramble/lab"
 )
 
 // nbdinfoExport is what this test reads of nbdinfo --json.
@@ -39,7 +41,7 @@ type nbdinfo struct {
 }
 
 func TestNbdinfo(t *testing.T) {
-	need(t, "nbdinfo")
+	lab.Need(t, "nbdinfo")
 	addr := start(t, &Server{Exports: worlds{"a": newMemory(noise(1 << 20)), "b": newMemory(noise(1000))}, List: true})
 	export := func(name string, size int64) nbdinfoExport {
 		return nbdinfoExport{Name: name, Size: size, ReadOnly: true, Multi: true, Min: 1, Best: 4096, Max: 32 << 20}
@@ -69,7 +71,7 @@ func TestNbdinfo(t *testing.T) {
 }
 
 func TestQemuShowsTheSentence(t *testing.T) {
-	need(t, "qemu-img")
+	lab.Need(t, "qemu-img")
 	addr := start(t, &Server{Exports: worlds{"a": newMemory(noise(512))}})
 	if _, err := tool(t, "qemu-img", "info", "nbd://"+addr+"/nosuch"); err == nil || !strings.Contains(err.Error(), "there is no export of that name") {
 		t.Errorf("qemu-img info of an unknown export: %v; want the server's sentence", err)
@@ -77,7 +79,7 @@ func TestQemuShowsTheSentence(t *testing.T) {
 }
 
 func TestNbdinfoListIsOff(t *testing.T) {
-	need(t, "nbdinfo")
+	lab.Need(t, "nbdinfo")
 	addr := start(t, &Server{Exports: worlds{"a": newMemory(noise(512))}})
 	if out, err := tool(t, "nbdinfo", "--list", "--json", "nbd://"+addr); err == nil && bytes.Contains(out, []byte(`"export-name": "a"`)) {
 		t.Errorf("the list is off, and nbdinfo got it: %s", out)
@@ -86,7 +88,7 @@ func TestNbdinfoListIsOff(t *testing.T) {
 
 // The clients of other people read 256 MiB, alone and all at once.
 func TestCopies(t *testing.T) {
-	need(t, "nbdcopy", "qemu-img")
+	lab.Need(t, "nbdcopy", "qemu-img")
 	const size = 256 << 20
 	path, data := noiseFile(t, size)
 	addr := start(t, &Server{Exports: files{"root": path}})
@@ -124,7 +126,7 @@ func TestCopies(t *testing.T) {
 
 // nbd-client asks for the list as the kernel's helper does.
 func TestNbdClientList(t *testing.T) {
-	need(t, "nbd-client")
+	lab.Need(t, "nbd-client")
 	addr := start(t, &Server{Exports: worlds{"a": newMemory(noise(512)), "b": newMemory(nil)}, List: true})
 	host, port, _ := net.SplitHostPort(addr)
 	out, err := tool(t, "nbd-client", "-l", host, port)
@@ -135,7 +137,7 @@ func TestNbdClientList(t *testing.T) {
 
 // Our client against servers of other people.
 func TestDialOtherServers(t *testing.T) {
-	need(t, "nbdkit", "qemu-nbd")
+	lab.Need(t, "nbdkit", "qemu-nbd")
 	path, data := noiseFile(t, 1<<20)
 	for _, peer := range []string{"nbdkit", "qemu-nbd"} {
 		t.Run(peer, func(t *testing.T) {
