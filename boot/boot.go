@@ -50,6 +50,7 @@ type NodeRule struct {
 	MAC    node.MAC
 	Name   string
 	Ignore bool // never answer this board
+	Line   int  // where the rule stands in its file; 0 when it does not come from one
 	Profile
 }
 

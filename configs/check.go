@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/viper"
 
 	"bramble/boot"
+	"bramble/configs/words"
 	"bramble/node"
 )
 
@@ -90,10 +91,10 @@ func (l loader) checkWords(s *Settings) error {
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, s.LogLevel) {
 		bad = append(bad, l.bad("log-level", s.LogLevel, "write debug, info, warn or error"))
 	}
-	if s.User != "" && !validLogin(s.User) {
+	if s.User != "" && !words.ValidLogin(s.User) {
 		bad = append(bad, l.bad("user", s.User, "a login has small letters, digits, - and _, starts with a letter and has at most 32 characters"))
 	}
-	if s.NamePrefix != "" && !validName(s.NamePrefix+"0") {
+	if s.NamePrefix != "" && !words.ValidHost(s.NamePrefix+"0") {
 		bad = append(bad, l.bad("name-prefix", s.NamePrefix, "a host name has letters, digits and - only"))
 	}
 	for _, port := range []struct {
@@ -168,23 +169,10 @@ func (n Node) rule() (boot.NodeRule, error) {
 		return r, errors.Join(err1, err2)
 	case n.Serial == "" && n.MAC == "":
 		return r, errors.New("it names no board; add the key serial or mac")
-	case n.Name != "" && !validName(n.Name):
+	case n.Name != "" && !words.ValidHost(n.Name):
 		return r, fmt.Errorf("name is %q; a host name has letters, digits and - only, at most 63", n.Name)
-	case n.User != "" && !validLogin(n.User):
+	case n.User != "" && !words.ValidLogin(n.User):
 		return r, fmt.Errorf("user is %q; a login has small letters, digits, - and _ only", n.User)
 	}
 	return r, nil
-}
-
-// validName is RFC 1123's rule for one label of a host name.
-func validName(s string) bool {
-	return len(s) >= 1 && len(s) <= 63 && s[0] != '-' && s[len(s)-1] != '-' && strings.IndexFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-')
-	}) < 0
-}
-
-func validLogin(s string) bool {
-	return len(s) >= 1 && len(s) <= 32 && s[0] >= 'a' && s[0] <= 'z' && strings.IndexFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_')
-	}) < 0
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
+
+	"bramble/configs/words"
 )
 
 // Load merges flags, environment, file and defaults, and checks the result. An error names where the bad value
@@ -70,41 +72,8 @@ func parse(v *viper.Viper, file, text string) error {
 	for _, key := range v.AllKeys() {
 		top, _, _ := strings.Cut(key, "::")
 		if !slices.Contains(known, top) {
-			return fmt.Errorf("%s: unknown key %q%s", file, top, didYouMean(top, known))
+			return fmt.Errorf("%s: unknown key %q%s", file, top, words.DidYouMean(top, known, "bramble serve --help lists the keys"))
 		}
 	}
 	return nil
-}
-
-func didYouMean(word string, known []string) string {
-	best, distance := "", 4
-	for _, k := range known {
-		if d := levenshtein(word, k); d < distance {
-			best, distance = k, d
-		}
-	}
-	if best == "" {
-		return "; bramble serve --help lists the keys"
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
-}
-
-func levenshtein(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		last := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := last
-			if a[i] != b[j] {
-				cost++
-			}
-			last = row[j+1]
-			row[j+1] = min(cost, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }
