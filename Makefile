@@ -18,19 +18,19 @@ setup: ## install what tests and demo need (Debian packages; quiet when all is t
 
 build: build/bramble build/pisim ## build/bramble and build/pisim for this machine
 
-# Stage 1 runs on the nodes, so it is always arm64; bramble carries it inside.
-build/stage1: FORCE
+# Stage 1 and the agent run on the nodes, so they are always arm64; bramble carries them inside.
+build/stage1 build/firstboot: build/%: FORCE
 	@mkdir -p build cmd/bramble/embed
-	@GOOS=linux GOARCH=arm64 $(STATIC) -ldflags '-s -w' -o build/stage1 ./cmd/stage1
-	@cmp -s build/stage1 cmd/bramble/embed/stage1 || cp build/stage1 cmd/bramble/embed/stage1
+	@GOOS=linux GOARCH=arm64 $(STATIC) -ldflags '-s -w' -o $@ ./cmd/$*
+	@cmp -s $@ cmd/bramble/embed/$* || cp $@ cmd/bramble/embed/$*
 
-build/bramble: build/stage1 FORCE
+build/bramble: build/stage1 build/firstboot FORCE
 	@$(STATIC) -ldflags '$(LDFLAGS)' -o $@ ./cmd/bramble
 
 build/pisim: FORCE
 	@$(STATIC) -ldflags '-s -w' -o $@ ./cmd/pisim
 
-build/bramble-arm64: build/stage1
+build/bramble-arm64: build/stage1 build/firstboot
 	@GOOS=linux GOARCH=arm64 $(STATIC) -ldflags '$(LDFLAGS)' -o $@ ./cmd/bramble
 
 image: setup ## make (or reuse) the lab image: Debian arm64 laid out as Raspberry Pi OS
@@ -60,7 +60,7 @@ deb: build/bramble build/bramble-arm64 ## Debian packages for this machine and f
 	@.ci/deb $(VERSION)
 
 clean: ## remove what was built (the lab image stays in the cache)
-	@rm -rf build cmd/bramble/embed/stage1
+	@rm -rf build cmd/bramble/embed/{stage1,firstboot}
 
 FORCE:
 .PHONY: help setup build image demo test lint fuzz storm bench deb clean FORCE

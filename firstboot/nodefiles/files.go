@@ -38,13 +38,11 @@ func (s Spec) login() []file {
 		text("etc/ssh/sshd_config.d/00-bramble.conf", written+
 			"PasswordAuthentication no\nKbdInteractiveAuthentication no\n"+
 			"Banner none\n"+ // userconf-pi's warns that nobody can log in
-			"AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/authorized_keys.d/%u\n"+
+			"AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/authorized_keys.d/%u /run/bramble/keys/%u\n"+ // the last by the agent
 			"HostKey /etc/ssh/ssh_host_ed25519_key\n"),
 		text(units+"bramble-hostkey.service", hostKeyUnit),
-		text(units+"bramble-ready.service", readyUnit),
 		enabled("/usr/lib/systemd/system/ssh.service", "multi-user.target"),
 		enabled("/etc/systemd/system/bramble-hostkey.service", "ssh.service"),
-		enabled("/etc/systemd/system/bramble-ready.service", "multi-user.target"),
 		// Both make keys of all kinds, and the first removes those that are there.
 		masked("regenerate_ssh_host_keys.service"),
 		masked("sshd-keygen.service"),
@@ -70,6 +68,38 @@ Before=ssh.service
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N "" -f /etc/ssh/ssh_host_ed25519_key
+`
+
+// Agent is where the agent's program is: on the overlay, which is RAM, so that a root that stalls does not stop it.
+const Agent = "/usr/local/lib/bramble/firstboot"
+
+// agent is what runs after the boot: the agent, or just a word that one can log in.
+func (s Spec) agent() []file {
+	if len(s.Agent) == 0 {
+		return []file{
+			text(units+"bramble-ready.service", readyUnit),
+			enabled("/etc/systemd/system/bramble-ready.service", "multi-user.target"),
+		}
+	}
+	return []file{
+		{name: strings.TrimPrefix(Agent, "/"), data: string(s.Agent), mode: 0o755},
+		text("etc/bramble/ca.pem", s.CA),
+		text(units+"bramble-agent.service", agentUnit),
+		enabled("/etc/systemd/system/bramble-agent.service", "multi-user.target"),
+	}
+}
+
+// The agent waits for sshd itself: it is to run even if sshd does not.
+const agentUnit = written + `[Unit]
+Description=Make this node what bramble's configuration says
+After=bramble-hostkey.service
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=` + Agent + `
+Restart=always
+RestartSec=2
+OOMScoreAdjust=-900
 `
 
 const readyUnit = written + `[Unit]

@@ -27,6 +27,9 @@ type Spec struct {
 
 	User string   // login to make or to unlock; empty for none
 	Keys []string // lines of authorized_keys for User
+
+	Agent []byte // the program that makes a node of the board (cmd/firstboot for arm64); empty for none
+	CA    string // certificate of the appliance's CA, PEM; it is public
 }
 
 var (
@@ -60,6 +63,9 @@ func (s Spec) check() error {
 	}
 	if s.MAC.IsZero() {
 		return fmt.Errorf("the files of %s need its MAC address", s.Name)
+	}
+	if len(s.Agent) > 0 && s.CA == "" {
+		return fmt.Errorf("the agent of %s needs the certificate of the appliance's CA", s.Name)
 	}
 	if s.User == "" {
 		if len(s.Keys) > 0 {
@@ -118,7 +124,7 @@ func (f file) write(w *tar.Writer) error {
 
 // files lists everything, in the order of the names.
 func (s Spec) files() []file {
-	all := slices.Concat(s.identity(), s.network(), s.login(), quiet())
+	all := slices.Concat(s.identity(), s.network(), s.login(), s.agent(), quiet())
 	slices.SortFunc(all, func(a, b file) int { return strings.Compare(a.name, b.name) })
 	return all
 }

@@ -24,6 +24,7 @@ func spec() Spec {
 	return Spec{
 		Name: "pi-4c69202e", MAC: node.MAC{0xb8, 0x27, 0xeb, 0x69, 0x20, 0x2e}, MachineIDSeed: "seed",
 		User: "pi", Keys: []string{"ssh-ed25519 AAAA one@laptop", "ssh-ed25519 BBBB two@laptop"},
+		Agent: []byte("the program\n"), CA: "-----BEGIN CERTIFICATE-----\n",
 	}
 }
 
@@ -52,7 +53,7 @@ func show(t *testing.T, data []byte) string {
 
 func TestGolden(t *testing.T) {
 	nobody := spec()
-	nobody.User, nobody.Keys = "", nil
+	nobody.User, nobody.Keys, nobody.Agent = "", nil, nil
 	for name, s := range map[string]Spec{"pi": spec(), "nobody": nobody} {
 		data, sha, err := Render(s)
 		if err != nil {
@@ -88,6 +89,7 @@ func TestRefuses(t *testing.T) {
 		`"Pi_1" is no host name`:       func(s *Spec) { s.Name = "Pi_1" },
 		"is no host name; ":            func(s *Spec) { s.Name = "pi\nevil" },
 		"need its MAC address":         func(s *Spec) { s.MAC = node.MAC{} },
+		"certificate of the appliance": func(s *Spec) { s.CA = "" },
 		"no user to log in as":         func(s *Spec) { s.User = "" },
 		`"../x" is no name`:            func(s *Spec) { s.User = "../x" },
 		"ALL=(ALL)\" is no name for":   func(s *Spec) { s.User = "x ALL=(ALL)" },
