@@ -1,0 +1,7 @@
+# Which node gets which states. Roles come from bramble.yaml, so this works, too:
+#   'roles:worker':
+#     - match: grain
+#     - worker
+base:
+  '*':
+    - base
