@@ -168,8 +168,9 @@ func (s *Store) keep(one *Snapshot) {
 
 // swap makes next the configuration that holds.
 func (s *Store) swap(next *Snapshot) {
-	before := s.current.Swap(next)
-	s.keep(before)
+	if before := s.current.Swap(next); before.Commit != "" {
+		s.keep(before)
+	}
 	s.mu.Lock()
 	s.refused = ""
 	close(s.changed)
