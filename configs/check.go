@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/viper"
 
 	"bramble/boot"
+	"bramble/configs/policy"
 	"bramble/configs/words"
 	"bramble/node"
 )
@@ -55,7 +56,7 @@ func (l loader) settings() (Settings, error) {
 	if err != nil {
 		return s, fmt.Errorf("%s: %w", l.from("nodes"), err)
 	}
-	return s, errors.Join(l.checkWords(&s), l.checkNetwork(&s), l.checkNodes(&s))
+	return s, errors.Join(l.checkWords(&s), l.checkNetwork(&s), l.checkNodes(&s), l.checkConfig(&s))
 }
 
 // convert tells in words why a value does not have the type of its option.
@@ -149,6 +150,32 @@ func (l loader) checkNodes(s *Settings) error {
 			bad = append(bad, fmt.Errorf("%s, entry %d: %w", l.from("nodes"), i+1, err))
 		}
 		s.Rules = append(s.Rules, rule)
+	}
+	return errors.Join(bad...)
+}
+
+func (l loader) checkConfig(s *Settings) error {
+	var bad []error
+	if s.ConfigPoll < 5*time.Second {
+		bad = append(bad, l.bad("config-poll", s.ConfigPoll, "write five seconds or more, like 30s"))
+	}
+	if s.ConfigRepo != "" {
+		if one, err := policy.ParseSource(s.ConfigRepo); err != nil || one != (policy.Source{URL: s.ConfigRepo}) || s.ConfigRepo == policy.Own {
+			bad = append(bad, l.bad("config-repo", s.ConfigRepo, "write https://…, ssh://…, user@host:path or the absolute path of a local repository"))
+		}
+	}
+	for _, list := range []struct {
+		key   string
+		lines []string
+		to    *[]policy.Source
+	}{{"config-remote", s.ConfigRemotes, &s.States}, {"config-pillar", s.ConfigPillars, &s.Pillars}} {
+		for _, line := range list.lines {
+			one, err := policy.ParseSource(line)
+			if err != nil {
+				bad = append(bad, l.bad(list.key, line, err.Error()))
+			}
+			*list.to = append(*list.to, one)
+		}
 	}
 	return errors.Join(bad...)
 }

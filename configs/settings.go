@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"bramble/boot"
+	"bramble/configs/policy"
 )
 
 // DefaultFile is read when it exists and no other file was named.
@@ -39,13 +40,24 @@ type Settings struct {
 	NBDPort    int           `mapstructure:"nbd-port"`
 	Private    bool          `mapstructure:"private"`
 	LogLevel   string        `mapstructure:"log-level"`
-	Nodes      []Node        `mapstructure:"nodes"` // file only
+
+	ConfigRepo    string        `mapstructure:"config-repo"`
+	ConfigBranch  string        `mapstructure:"config-branch"`
+	ConfigRemotes []string      `mapstructure:"config-remote"`
+	ConfigPillars []string      `mapstructure:"config-pillar"`
+	ConfigPoll    time.Duration `mapstructure:"config-poll"`
+	ConfigKey     string        `mapstructure:"config-key"`
+	ConfigHosts   string        `mapstructure:"config-known-hosts"`
+
+	Nodes []Node `mapstructure:"nodes"` // file only
 
 	// Parsed from the above by Load.
 	First, Last netip.Addr      `mapstructure:"-"`
 	RouterAddr  netip.Addr      `mapstructure:"-"`
 	DNSAddrs    []netip.Addr    `mapstructure:"-"`
 	Rules       []boot.NodeRule `mapstructure:"-"`
+	States      []policy.Source `mapstructure:"-"` // of ConfigRemotes; nil when there are none
+	Pillars     []policy.Source `mapstructure:"-"` // of ConfigPillars
 }
 
 // Node is what the file says of one board.
@@ -90,6 +102,13 @@ func options() []option {
 		{"https-port", "", 8443, "port of the same page and API over TLS, for changes from other hosts"},
 		{"nbd-port", "", 10809, "port that nodes read their root from"},
 		{"private", "", false, "reading the page and the API needs the admin token, too"},
+		{"config-repo", "", "", "git repository with bramble.yaml: https or ssh URL, or a path (default: the appliance's own, begun with a starter)"},
+		{"config-branch", "", "", "its branch (default: main of the own one, HEAD of another)"},
+		{"config-remote", "", []string{}, "git repository with Salt states, as \"URL root=FOLDER branch=NAME mountpoint=salt://FOLDER\"; may be given several times, the first that has a file wins (default: the folder salt of the repository with bramble.yaml)"},
+		{"config-pillar", "", []string{}, "git repository with Salt pillars, written likewise (default: the folder pillar)"},
+		{"config-poll", "", time.Minute, "time between looks at repositories elsewhere"},
+		{"config-key", "", "", "file with the SSH key for ssh URLs (default: one that bramble makes in the state directory)"},
+		{"config-known-hosts", "", "", "known_hosts file for ssh URLs (default: config/known_hosts in the state directory)"},
 		{"log-level", "", "info", "debug, info, warn or error"},
 	}
 }

@@ -128,3 +128,21 @@ func FuzzSettings(f *testing.F) {
 		}
 	})
 }
+
+func TestConfigSources(t *testing.T) {
+	s, err := load(t, "config-pillar: ['https://x/p root=pillar']\n", "--config-remote", "https://x/f", "--config-remote", "https://x/p root=salt branch=master")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.States) != 2 || s.States[1].Root != "salt" || s.States[1].Branch != "master" || len(s.Pillars) != 1 || s.Pillars[0].URL != "https://x/p" || s.ConfigPoll != time.Minute {
+		t.Errorf("states %+v, pillars %+v", s.States, s.Pillars)
+	}
+	if s, err := load(t, ""); err != nil || s.States != nil || s.Pillars != nil {
+		t.Errorf("by default: %+v %+v %v; want nil", s.States, s.Pillars, err)
+	}
+	for flag, value := range map[string]string{"config-repo": "x", "config-remote": "https://x colour=red", "config-pillar": "y", "config-poll": "1s"} {
+		if _, err := load(t, "", "--"+flag, value); err == nil || !strings.Contains(err.Error(), "--"+flag) {
+			t.Errorf("--%s %q: %v; want an error that names the flag", flag, value, err)
+		}
+	}
+}
