@@ -26,6 +26,7 @@ func command() *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true, CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.AddCommand(serveCommand(), imageCommand(), nodesCommand(), nodeCommand(), eventsCommand(), forgetCommand())
+	root.AddCommand(configCommand(), planCommand())
 	return root
 }
 

@@ -132,8 +132,11 @@ func (s *Store) Refused() string {
 	return s.refused
 }
 
-// At is an older configuration, by its commit: a boot is pinned to one.
+// At is an older configuration, by its commit: a boot is pinned to one. Without a commit it is the one before any.
 func (s *Store) At(commit string) (*Snapshot, error) {
+	if commit == "" {
+		return nothing()
+	}
 	if now := s.Current(); now.Commit == commit {
 		return now, nil
 	}

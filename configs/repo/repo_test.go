@@ -310,10 +310,13 @@ func TestHalfMade(t *testing.T) {
 
 func TestAt(t *testing.T) {
 	w := open(t, Options{})
-	for _, name := range []string{"", "main", "HEAD", "../../x", strings.Repeat("0", 40), strings.Repeat("z", 40)} {
+	for _, name := range []string{"main", "HEAD", "../../x", strings.Repeat("0", 40), strings.Repeat("z", 40)} {
 		if _, err := w.At(name); !errors.Is(err, ErrNoCommit) {
 			t.Errorf("%q: %v; want no commit", name, err)
 		}
+	}
+	if s, err := w.At(""); err != nil || s.Commit != "" || s.Salt(node.State{}).Mode != "off" {
+		t.Errorf("before any commit: %v", err)
 	}
 	clone := filepath.Join(t.TempDir(), "c")
 	git_(t, "", "clone", "-q", w.path(ownName), clone)
