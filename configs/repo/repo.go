@@ -65,7 +65,7 @@ const (
 	ownName     = "config.git"
 	remotesName = "remotes.git"
 	goodName    = "good" // file with the commit of the last good snapshot
-	keepRecent  = 4
+	keepRecent  = 8
 )
 
 // Open makes or opens the repositories in o.Dir and takes up the last configuration that was good. It asks no remote;

@@ -19,7 +19,7 @@ func TestValid(t *testing.T) {
 func TestDidYouMean(t *testing.T) {
 	known := []string{"image", "name", "overlay", "user"}
 	for word, want := range map[string]string{
-		"imege": `; did you mean "image"?`, "nmae": `; did you mean "name"?`, "": "; look it up", "users": `; did you mean "user"?`, "something": "; look it up", strings.Repeat("x", 1<<20): "; look it up",
+		"imege": `; did you mean "image"?`, "nmae": `; did you mean "name"?`, "": "; look it up", "u": "; look it up", "users": `; did you mean "user"?`, "something": "; look it up", strings.Repeat("x", 1<<20): "; look it up",
 	} {
 		if got := DidYouMean(word, known, "look it up"); got != want {
 			t.Errorf("%.20q: got %q; want %q", word, got, want)
