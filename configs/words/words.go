@@ -23,7 +23,7 @@ func ValidLogin(s string) bool {
 // DidYouMean is the end of a sentence about an unknown word: the known one that is nearest, else the words otherwise.
 func DidYouMean(word string, known []string, otherwise string) string {
 	best, distance := "", 2*min(4, len(word))
-	if len(word) <= 64 {
+	if word != "" && len(word) <= 64 {
 		for _, k := range known {
 			d := 2 * levenshtein(word, k)
 			if k[0] == word[0] {
