@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -170,6 +171,25 @@ func TestFindings(t *testing.T) {
 		p, found := Parse(File, []byte(test.text))
 		if p != nil || !strings.Contains(Join(found), test.want) {
 			t.Errorf("%q:\ngot  %s\nwant %s", test.text, Join(found), test.want)
+		}
+	}
+}
+
+// What the manual shows is what is read.
+func TestManual(t *testing.T) {
+	text, err := os.ReadFile("../../docs/config.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(strings.ReplaceAll(string(text), "AAAA…", "AAAAC3NzaC1lZDI1NTE5"), "```yaml\n")[1:]
+	if len(blocks) != 2 {
+		t.Fatalf("docs/config.md has %d pieces of YAML; want two", len(blocks))
+	}
+	for _, block := range blocks {
+		block, _, _ = strings.Cut(block, "```")
+		p, found := Parse(File, []byte(block))
+		if found != nil || len(p.Salt.Remotes) == 0 || len(p.Salt.Pillars) == 0 {
+			t.Errorf("%s\n%s", Join(found), block)
 		}
 	}
 }

@@ -68,9 +68,9 @@ func (s Source) check() (Source, error) {
 	case !validURL(s.URL):
 		return s, fmt.Errorf("%q is not the URL of a repository; write https://…, ssh://…, user@host:path, the absolute path of a local one, or %s for this one", s.URL, Own)
 	case !ok1:
-		return s, fmt.Errorf("root is a folder inside the repository, without .. and without a leading /")
+		return s, fmt.Errorf("root is a folder inside the repository; it has no leading / and no .. in it")
 	case !ok2:
-		return s, fmt.Errorf("mountpoint is a folder like salt://formulas/ssh, without ..")
+		return s, fmt.Errorf("mountpoint is a folder like salt://formulas/ssh; it has no .. in it")
 	case s.Branch != "" && (!validBranch.MatchString(s.Branch) || strings.Contains(s.Branch, "..") || strings.HasSuffix(s.Branch, "/")):
 		return s, fmt.Errorf("%q is not the name of a branch", s.Branch)
 	}
