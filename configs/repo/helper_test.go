@@ -3,6 +3,7 @@ package repo
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,16 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	}
+	if len(os.Args) == 3 && os.Args[1] == "open" { // to be killed
+		s, err := Open(Options{Dir: os.Args[2], Check: []string{os.Args[0], "check-tar"}})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		for {
+			s.Look(context.Background())
+		}
 	}
 	os.Exit(m.Run())
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
@@ -44,7 +45,30 @@ func (s *Store) prepare() error {
 			return err
 		}
 	}
-	return s.writeHook()
+	return errors.Join(s.sweep(), s.writeHook())
+}
+
+// stale is the age at which what a write leaves behind belongs to nobody: a lock is held for a moment, a push for patience.
+const stale = patience + time.Minute
+
+// sweep removes what a kill left behind: git would refuse pushes for a lock, and never clean up half a push.
+func (s *Store) sweep() error {
+	for _, pattern := range []string{".new-*", ".push-*", ownName + "/*.lock", ownName + "/refs/heads/*.lock", ownName + "/objects/*objdir-incoming-*", ownName + "/objects/incoming-*"} {
+		left, err := filepath.Glob(s.path(pattern))
+		if err != nil {
+			return err
+		}
+		for _, name := range left {
+			info, err := os.Stat(name)
+			if err != nil || s.o.Now().Sub(info.ModTime()) < stale {
+				continue // it has just been taken away, or is in use
+			}
+			if err := os.RemoveAll(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (s *Store) appear(name string, fill func(*git.Repository) error) error {
