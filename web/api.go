@@ -40,6 +40,7 @@ func (s *Server) routeAPI(mux *http.ServeMux) {
 	huma.Register(a, get("images", "/images", "Images", "The catalogue."), s.apiImages)
 	huma.Register(a, get("healthz", "/healthz", "Health", "Whether the appliance needs its owner."), s.apiHealth)
 	huma.Register(a, streamOperation(), s.apiStream)
+	s.routeEnrolment(a)
 	huma.Register(a, huma.Operation{
 		OperationID: "forget", Method: http.MethodPost, Path: api.Prefix + "/nodes/{word}/forget", DefaultStatus: http.StatusNoContent,
 		Summary: "Forget a board", Description: "Its state goes; its events stay in the journal. It comes back with its next boot.",

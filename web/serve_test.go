@@ -44,7 +44,7 @@ func serving(t *testing.T, w *world) (http *client.Client, https *client.Client)
 		}
 	})
 	return &client.Client{Base: "http://" + w.PlainAddr().String()},
-		&client.Client{Base: "https://" + w.SecureAddr().String(), HTTP: client.Pinned(Fingerprint(w.cert))}
+		&client.Client{Base: "https://" + w.SecureAddr().String(), HTTP: client.Pinned(Fingerprint(w.certs.now))}
 }
 
 func TestServe(t *testing.T) {

@@ -5,13 +5,13 @@ package web
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -44,7 +44,7 @@ type Desk interface {
 type Server struct {
 	Addr     string // of plain HTTP; empty: ":8080"
 	TLSAddr  string // of HTTPS; empty: no HTTPS
-	CertFile string // certificate and key, made at the first start; empty without HTTPS
+	CertFile string // certificate and key, made at the first start; empty without HTTPS, or with an Authority
 	Token    string // admin token, see LoadOrMakeToken; empty: nothing can be changed
 	Private  bool   // reading needs the token, too, except from this host
 	Version  string // optional
@@ -60,15 +60,25 @@ type Server struct {
 	// address. nil: this is not checked.
 	Neighbour func(netip.Addr) (node.MAC, bool)
 
+	// Enrolment, with an Authority and an Identity, lets boards join; NodeConfig is what those that have get. nil: that part
+	// is off.
+	Authority  Authority
+	Identity   func(*x509.Certificate) (node.MAC, node.BootID, error)
+	Enrolment  Enrolment
+	NodeConfig NodeConfig
+
 	DeadConn time.Duration    // how long a node waits for a lost root; 0: one hour
 	Log      *slog.Logger     // nil: slog.Default
 	Now      func() time.Time // nil: time.Now
 
 	patience      time.Duration // with a reader of the event stream; 0: defaultPatience
+	pollFor       time.Duration // how long a node waits for a new commit; 0: longPoll
 	newcomers     newcomers
+	outputs       outputs
+	talk          talk
 	streams       atomic.Int32 // open event streams
 	plain, secure net.Listener
-	cert          tls.Certificate
+	certs         certs
 }
 
 const (
@@ -111,15 +121,14 @@ func (s *Server) Listen() (err error) {
 	if s.TLSAddr == "" {
 		return nil
 	}
-	names, addrs := ownNames()
-	if s.cert, err = LoadOrMakeCert(filepath.Clean(s.CertFile), names, addrs); err == nil {
+	if err = s.certs.open(s.Authority, s.CertFile); err == nil {
 		s.secure, err = net.Listen("tcp", s.TLSAddr)
 	}
 	if err != nil {
 		s.plain.Close()
 		return fmt.Errorf("the web server cannot offer HTTPS on %s: %w", s.TLSAddr, err)
 	}
-	s.log().Info("HTTPS is on", "addr", s.secure.Addr().String(), "sha256", Fingerprint(s.cert))
+	s.log().Info("HTTPS is on", "addr", s.secure.Addr().String(), "sha256", s.certs.pin())
 	return nil
 }
 
@@ -139,8 +148,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	servers := []*http.Server{s.server(ctx)}
 	listeners := []net.Listener{netutil.LimitListener(s.plain, maxConns)}
 	if s.secure != nil {
-		secured := tls.NewListener(netutil.LimitListener(s.secure, maxConns),
-			&tls.Config{Certificates: []tls.Certificate{s.cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+		secured := tls.NewListener(netutil.LimitListener(s.secure, maxConns), s.certs.config())
 		servers, listeners = append(servers, s.server(ctx)), append(listeners, secured)
 	}
 	ended := make(chan error, len(servers))
@@ -184,6 +192,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET "+wire.ClockPath, s.serveClock)
 	mux.HandleFunc("POST "+wire.ReportPath, s.serveReport)
 	mux.HandleFunc("GET /metrics", s.serveMetrics)
+	s.routeNodes(mux)
 	s.routePages(mux)
 	s.routeAPI(mux)
 	return s.guard(mux)

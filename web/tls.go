@@ -17,6 +17,8 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -37,6 +39,59 @@ func LoadOrMakeCert(path string, names []string, addrs []net.IP) (tls.Certificat
 		return tls.Certificate{}, fmt.Errorf("the certificate in %s is damaged; delete the file to have a new one made, with a new fingerprint: %w", path, err)
 	}
 	return cert, nil
+}
+
+// certs is what the HTTPS server shows: a certificate of the authority's, made at the start and again for an address that
+// this host got later; or, without an authority, one of its own.
+type certs struct {
+	authority Authority
+	mu        sync.Mutex
+	now       tls.Certificate
+}
+
+func (c *certs) open(authority Authority, file string) (err error) {
+	c.authority = authority
+	names, addrs := ownNames()
+	if authority == nil {
+		c.now, err = LoadOrMakeCert(filepath.Clean(file), names, addrs)
+		return err
+	}
+	c.now, err = authority.ServerCert(names, addrs)
+	return err
+}
+
+// pin is the fingerprint by which clients know this server.
+func (c *certs) pin() string {
+	if c.authority != nil {
+		return c.authority.Pin()
+	}
+	return Fingerprint(c.now)
+}
+
+func (c *certs) config() *tls.Config {
+	if c.authority == nil {
+		return &tls.Config{Certificates: []tls.Certificate{c.now}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	}
+	return &tls.Config{
+		GetCertificate: c.get, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"},
+		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: c.authority.Pool(),
+	}
+}
+
+func (c *certs) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	local, ok := hello.Conn.LocalAddr().(*net.TCPAddr)
+	if ok && c.now.Leaf.VerifyHostname(local.IP.String()) != nil {
+		names, addrs := ownNames()
+		cert, err := c.authority.ServerCert(names, append(addrs, local.IP))
+		if err != nil {
+			return nil, err
+		}
+		c.now = cert
+	}
+	shown := c.now
+	return &shown, nil
 }
 
 // Fingerprint is the SHA-256 of a certificate in hex.

@@ -223,7 +223,8 @@ func TestOpenAPI(t *testing.T) {
 	}
 	routes := map[string]string{
 		"/nodes": "get", "/nodes/{word}": "get", "/events": "get", "/events/stream": "get", "/findings": "get", "/images": "get",
-		"/healthz": "get", "/nodes/{word}/forget": "post",
+		"/healthz": "get", "/nodes/{word}/forget": "post", "/nodes/{word}/output": "get", "/nodes/{word}/approve": "post",
+		"/enrolment": "get", "/enrolment/window": "post",
 	}
 	if len(doc.Paths) != len(routes) {
 		t.Errorf("%d paths are described, want %d", len(doc.Paths), len(routes))

@@ -27,6 +27,7 @@ func command() *cobra.Command {
 	}
 	root.AddCommand(serveCommand(), imageCommand(), nodesCommand(), nodeCommand(), eventsCommand(), forgetCommand())
 	root.AddCommand(configCommand(), planCommand())
+	root.AddCommand(sshCommand(), knownHostsCommand(), rosterCommand(), approveCommand(), windowCommand())
 	return root
 }
 
@@ -89,6 +90,7 @@ func address(n node.State) string {
 
 func nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "node NODE", Short: "Show one board: state, plan with its reason, timeline", Args: cobra.ExactArgs(1)}
+	output := cmd.Flags().BoolP("output", "o", false, "show the end of what each step of its agent printed, too")
 	ask := appliance(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		d, err := ask().Node(cmd.Context(), args[0])
@@ -96,7 +98,14 @@ func nodeCommand() *cobra.Command {
 			return err
 		}
 		show(cmd.OutOrStdout(), d)
-		return nil
+		if !*output {
+			return nil
+		}
+		all, err := ask().Output(cmd.Context(), args[0])
+		for _, o := range all {
+			fmt.Fprintf(cmd.OutOrStdout(), "\n--- %s, %s\n%s\n", o.Step, o.Time.Local().Format("15:04:05"), strings.TrimRight(o.Text, "\n"))
+		}
+		return err
 	}
 	return cmd
 }

@@ -76,3 +76,18 @@ type Health struct {
 	Stored  uint64 `json:"stored" doc:"Newest event on disk"`
 	Trouble string `json:"trouble,omitempty" doc:"What is wrong with the journal"`
 }
+
+// Output is the end of what one step of a board's agent printed.
+type Output struct {
+	Step string    `json:"step"`
+	Time time.Time `json:"time" doc:"When it last printed"`
+	Text string    `json:"text"`
+}
+
+// Enrolment is who may join, and by what the appliance is known.
+type Enrolment struct {
+	Policy     string    `json:"policy" doc:"window, known, approve or open"`
+	Until      time.Time `json:"until,omitzero" doc:"When the window for unknown boards closes; absent while it is closed"`
+	Pin        string    `json:"pin" doc:"SHA-256 of the CA's certificate, in hex"`
+	KnownHosts string    `json:"known_hosts" doc:"Line for known_hosts that makes ssh trust every node's host key"`
+}

@@ -38,14 +38,33 @@ type Error struct {
 // Error is the appliance's sentence.
 func (e *Error) Error() string { return e.Detail }
 
-// Pinned returns an HTTP client for an appliance's own certificate, known by its SHA-256 in hex, as bramble serve
-// logs it. Neither its issuer nor its names are looked at.
+// Pinned returns an HTTP client for an appliance that is known by the SHA-256, in hex, of its certificate or of the CA
+// which issued that, as bramble serve logs it. Names are not looked at, nor is this machine's clock.
 func Pinned(fingerprint string) *http.Client {
+	pin := strings.ReplaceAll(fingerprint, ":", "")
 	check := func(certs [][]byte, _ [][]*x509.Certificate) error {
-		if sum := sha256.Sum256(certs[0]); !strings.EqualFold(hex.EncodeToString(sum[:]), strings.ReplaceAll(fingerprint, ":", "")) {
-			return fmt.Errorf("the appliance's certificate has the fingerprint %x, not the expected one; is this the right machine?", sum)
+		leaf, err := x509.ParseCertificate(certs[0])
+		if err != nil {
+			return err
 		}
-		return nil
+		for i, raw := range certs {
+			sum := sha256.Sum256(raw)
+			if !strings.EqualFold(hex.EncodeToString(sum[:]), pin) {
+				continue
+			}
+			if i == 0 {
+				return nil
+			}
+			ca, err := x509.ParseCertificate(raw)
+			if err != nil {
+				return err
+			}
+			roots := x509.NewCertPool()
+			roots.AddCert(ca)
+			_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: leaf.NotBefore.Add(time.Second)})
+			return err
+		}
+		return fmt.Errorf("the appliance's certificate has the fingerprint %x, not the expected one; is this the right machine?", sha256.Sum256(certs[0]))
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true, VerifyPeerCertificate: check, MinVersion: tls.VersionTLS12}
@@ -89,6 +108,38 @@ func (c *Client) Health(ctx context.Context) (h api.Health, err error) {
 // Forget drops a board's state. It needs the token.
 func (c *Client) Forget(ctx context.Context, word string) error {
 	answer, err := c.do(ctx, http.MethodPost, "/nodes/"+url.PathEscape(word)+"/forget", nil)
+	if err != nil {
+		return err
+	}
+	return answer.Body.Close()
+}
+
+// Output returns the end of what each step of a board's agent printed.
+func (c *Client) Output(ctx context.Context, word string) (all []api.Output, err error) {
+	return all, c.get(ctx, "/nodes/"+url.PathEscape(word)+"/output", &all)
+}
+
+// Enrolment tells who may join.
+func (c *Client) Enrolment(ctx context.Context) (e api.Enrolment, err error) {
+	return e, c.get(ctx, "/enrolment", &e)
+}
+
+// Approve lets a board join that waits, if code is the one that it shows. It needs the token.
+func (c *Client) Approve(ctx context.Context, word, code string) error {
+	return c.post(ctx, "/nodes/"+url.PathEscape(word)+"/approve", map[string]any{"code": code})
+}
+
+// OpenWindow lets unknown boards join for a time; 0 closes the window. It needs the token.
+func (c *Client) OpenWindow(ctx context.Context, open time.Duration) error {
+	return c.post(ctx, "/enrolment/window", map[string]any{"seconds": int64(open.Seconds())})
+}
+
+func (c *Client) post(ctx context.Context, path string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	answer, err := c.do(ctx, http.MethodPost, path, bytes.NewReader(text))
 	if err != nil {
 		return err
 	}
@@ -173,6 +224,9 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 	r, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.Base, "/")+api.Prefix+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("%q is not the address of an appliance: %w", c.Base, err)
+	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
 	}
 	if c.Token != "" {
 		r.Header.Set("Authorization", "Bearer "+c.Token)
