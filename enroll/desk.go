@@ -165,7 +165,7 @@ func (d *Desk) wait(s node.State, peer netip.Addr, p applicant) (wire.EnrollAnsw
 	ok = ok && mine.boot == s.Boot
 	switch {
 	case s.Waiting != "" && s.Waiting != p.code(), ok && mine.print != p.print:
-		return wire.EnrollAnswer{}, d.alarm(s, peer, "While the node waits for approval, its token was used with another key.")
+		return wire.EnrollAnswer{}, d.alarm(s, peer, "Its token was used with another key while it waits for approval.")
 	case !ok:
 		d.tidy()
 		d.waiting[s.MAC] = application{boot: s.Boot, print: p.print}
