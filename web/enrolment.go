@@ -10,7 +10,7 @@ import (
 )
 
 type approveInput struct {
-	nodePath
+	Word string `path:"word" maxLength:"64" doc:"Name, serial number or MAC address of a board"`
 	Body struct {
 		Code string `json:"code" maxLength:"32" doc:"The code that the board's console shows" example:"4K7Q-2MXD"`
 	}
