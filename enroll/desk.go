@@ -28,6 +28,9 @@ type Desk struct {
 	Neighbour func(netip.Addr) (node.MAC, bool) // the kernel's neighbour table: whose address is it
 	Named     func(node.MAC, node.Serial) bool  // whether the configuration names a board; nil: it names none
 
+	// Minion has a node's Salt minion accepted at the master, by its public key (PEM). nil: there is no master.
+	Minion func(s node.State, key string) error
+
 	mu       sync.Mutex
 	until    time.Time // when the window closes that the admin opened
 	shut     bool      // the admin closed it
@@ -278,7 +281,23 @@ func (d *Desk) Renew(mac node.MAC, boot node.BootID, peer netip.Addr, r wire.Enr
 	if err != nil {
 		return wire.EnrollAnswer{}, err
 	}
+	if r.Minion != "" {
+		if err := d.accept(s, r.Minion); err != nil {
+			return wire.EnrollAnswer{}, err
+		}
+	}
 	return d.Authority.issue(s, p, peer.Unmap().WithZone(""), d.Now())
+}
+
+// accept hands on a minion's key, if it is one.
+func (d *Desk) accept(s node.State, key string) error {
+	if d.Minion == nil {
+		return no("This appliance has no salt-master that it could make a minion known to.")
+	}
+	if err := checkMinion(key); err != nil {
+		return no("%s", err)
+	}
+	return d.Minion(s, key)
 }
 
 // refuse says no, on the timeline too, once and not too often: anybody can ask.

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -309,6 +310,39 @@ func TestRenew(t *testing.T) {
 	w.Record(node.Event{Kind: node.Forgotten, Node: alpha})
 	if _, err := w.Renew(alpha, "a1", addrA, b.request); err == nil {
 		t.Error("a forgotten board renewed its certificate")
+	}
+}
+
+func TestMinion(t *testing.T) {
+	w := newWorld(t, Anybody)
+	b := newBoard(t, w.Authority, alpha, "a1")
+	w.welcome(addrA, b.request)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	b.request.Minion = good
+	if _, err := w.Renew(alpha, "a1", addrA, b.request); err == nil {
+		t.Error("a minion was accepted without a master")
+	}
+	var accepted []string
+	w.Desk.Minion = func(s node.State, key string) error { accepted = append(accepted, s.Name+" "+key); return nil }
+	if _, err := w.Renew(alpha, "a1", addrA, b.request); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{"x", good + good, b.request.CSR} {
+		b.request.Minion = bad
+		if _, err := w.Renew(alpha, "a1", addrA, b.request); err == nil {
+			t.Errorf("%q was accepted as a minion's key", bad)
+		}
+	}
+	if len(accepted) != 1 || accepted[0] != "pi-a "+good {
+		t.Errorf("accepted %q", accepted)
 	}
 }
 

@@ -123,6 +123,19 @@ func (p *applicant) readHost(line string) error {
 	return nil
 }
 
+// checkMinion checks a Salt minion's public key.
+func checkMinion(text string) error {
+	block, rest := pem.Decode([]byte(text))
+	if len(text) > maxCSR || block == nil || block.Type != "PUBLIC KEY" || strings.TrimSpace(string(rest)) != "" {
+		return errors.New("the minion's key is not one block of PEM of the type PUBLIC KEY")
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if k, ok := key.(*rsa.PublicKey); err != nil || !ok || k.N.BitLen() < 2048 {
+		return errors.New("the minion's key is not an RSA key of at least 2048 bits")
+	}
+	return nil
+}
+
 // issue makes both certificates of a node.
 func (a *Authority) issue(s node.State, p applicant, addr netip.Addr, now time.Time) (wire.EnrollAnswer, error) {
 	leaf, err := a.sign(&x509.Certificate{
