@@ -112,6 +112,7 @@ func (l *lane) run() {
 func (l *lane) receive(port int) (n int) {
 	n = l.in.read(l.fds[port])
 	now := time.Now()
+	l.out.heard = true
 	for i := range n {
 		from, datagram := l.in.datagram(i)
 		if t := l.talks[ends{port, from}]; t != nil {
@@ -119,6 +120,7 @@ func (l *lane) receive(port int) (n int) {
 		}
 	}
 	l.out.flush()
+	l.out.heard = false
 	return n
 }
 

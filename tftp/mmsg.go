@@ -92,6 +92,11 @@ type outbox struct {
 	heads [batchSize]mmsghdr
 	iovs  [batchSize]unix.Iovec
 	fd, n int
+
+	// heard says that what goes out answers an ACK. The client is then where the neighbour table says, and the kernel is
+	// told so (MSG_CONFIRM), lest it asks by ARP in the middle of a file: a 3B's ROM does not answer, and anybody's lost
+	// answer costs a second.
+	heard bool
 }
 
 // add queues b, which must stay as it is until flush.
@@ -110,8 +115,12 @@ func (out *outbox) add(fd int, to *sockaddr, b []byte) {
 
 // flush sends. What the kernel does not take counts as lost on the way: the timer sends it again.
 func (out *outbox) flush() {
+	flags := uintptr(0)
+	if out.heard {
+		flags = unix.MSG_CONFIRM
+	}
 	for i := 0; i < out.n; {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(out.fd), uintptr(unsafe.Pointer(&out.heads[i])), uintptr(out.n-i), 0, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(out.fd), uintptr(unsafe.Pointer(&out.heads[i])), uintptr(out.n-i), flags, 0, 0)
 		switch {
 		case errno == unix.EINTR:
 		case errno != 0:

@@ -74,16 +74,17 @@ func all(t *testing.T, reports []pisim.Report, ref pisim.Report, seed int) {
 // 64 boards in the same half second, a frame in a hundred lost in each direction, with clients of RFC 1350: all reach
 // the kernel with nothing missing, whatever the seed, and the median boot takes at most 1.5 times as long as without loss.
 //
-// The files have a sixteenth of their real size, but at least 2 kB: at real size one storm is
-// a gigabyte in 900,000 round trips. -short and -race take fewer seeds. The loss-free
-// median is that of three storms, run before, between and after the others.
+// The files have a quarter of their real size, but at least 2 kB: at real size one storm is a gigabyte in 900,000 round
+// trips. They are not smaller since a request that is lost costs a client a quarter of a second, whatever the file's
+// size. -short and -race take fewer seeds. The loss-free median is that of three storms, run before, between and
+// after the others.
 func TestStorm(t *testing.T) {
 	lab.Need(t, "ip", "dnsmasq")
 	seeds := 20
 	if raceEnabled || testing.Short() {
 		seeds = 2
 	}
-	seg := lan(t, firmware(t, func(size int) int { return max(size/16, min(size, 2000)) }))
+	seg := lan(t, firmware(t, func(size int) int { return max(size/4, min(size, 2000)) }))
 	m := model3BPlus(t).WithRFC1350()
 	ref := reference(t, seg, m)
 
@@ -114,10 +115,11 @@ func compare(t *testing.T, calm, rough []pisim.Report) {
 	}
 }
 
-// Clients that neither ask again for a lost request nor acknowledge a duplicate come through as often as their rules
-// allow, within one point and two standard deviations of the sample: 1 + 2 * 1.6 points for 896 boots. Every eighth
-// storm is without loss, and its boards come through, but for one in twenty: such a client is lost when the machine is
-// so busy that an answer is later than the server's timer.
+// Clients that neither ask again for a lost request nor acknowledge a duplicate come through about as often as their
+// rules allow: within one point and three standard deviations of the sample, 1 + 3 * 2.2 points. Whether it is one point
+// is decided in fake time, by tftp's TestStrictClients; here it is seen that sockets and processors do not change it.
+// The last storm is without loss, and its boards come through, but for one in twenty: such a client is lost when the
+// machine is so busy that an answer is later than the server's timer.
 //
 // The files are tiny, else no such client comes through. Boards give up sooner than real ones, which changes how long
 // they wait and not their luck: start.elf after 1.2 s instead of 10 s, and the next DISCOVER comes after 1 s instead of 5 s.
@@ -125,9 +127,9 @@ func compare(t *testing.T, calm, rough []pisim.Report) {
 func TestStrictStorm(t *testing.T) {
 	lab.Need(t, "ip", "dnsmasq")
 	const sends = 8 // of a packet, within a board's patience
-	storms := 16
+	storms := 8
 	if raceEnabled || testing.Short() {
-		storms = 2
+		storms = 3
 	}
 	seg := lan(t, firmware(t, func(size int) int { return min(size, 1400) }))
 	m := model3BPlus(t)
@@ -141,7 +143,7 @@ func TestStrictStorm(t *testing.T) {
 
 	through, sum := 0, 0
 	for seed := range storms {
-		like, calm := pisim.Board{Model: m, Serial: serial}, seed%8 == 7
+		like, calm := pisim.Board{Model: m, Serial: serial}, seed == storms-1
 		if !calm {
 			like.Faults.Loss = loss
 		}
@@ -157,8 +159,8 @@ func TestStrictStorm(t *testing.T) {
 	odds, share := pisim.Odds(ref, loss, sends), float64(through)/float64(sum)
 	sigma := math.Sqrt(odds * (1 - odds) / float64(sum))
 	t.Logf("%d of %d came through, %.4f; the rules leave %.4f possible (standard deviation %.4f)", through, sum, share, odds, sigma)
-	if math.Abs(share-odds) > 0.01+2*sigma {
-		t.Errorf("the share %.4f is more than %.4f from the odds %.4f", share, 0.01+2*sigma, odds)
+	if math.Abs(share-odds) > 0.01+3*sigma {
+		t.Errorf("the share %.4f is more than %.4f from the odds %.4f", share, 0.01+3*sigma, odds)
 	}
 }
 
