@@ -11,6 +11,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"bramble/internal/golden"
 	"bramble/node"
 )
 
@@ -92,7 +93,7 @@ func TestAuthorityGolden(t *testing.T) {
 		if len(got) != 1 {
 			t.Fatalf("%s: %d answers; want 1", test.name, len(got))
 		}
-		golden(t, test.name+".hex", lines(got[0].dhcp.ToBytes()))
+		golden.Compare(t, test.name+".hex", lines(got[0].dhcp.ToBytes()))
 	}
 }
 

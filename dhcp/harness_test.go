@@ -1,7 +1,6 @@
 package dhcp
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -106,27 +105,9 @@ func startServer(t testing.TB, ns *netns.NS, cfg serverConfig) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &process{cmd: ns.Command(exe)}
-	p.cmd.Env = append(os.Environ(), serverVar+"="+string(text))
-	var stderr strings.Builder
-	p.cmd.Stderr = io.MultiWriter(os.Stderr, &stderr)
-	out, err := p.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	cmd, lines := lab.Again(t, ns, serverVar, string(text))
+	p := &process{cmd: cmd}
 	t.Cleanup(p.kill)
-	lines := bufio.NewScanner(out)
-	if !lines.Scan() {
-		p.kill()
-		t.Fatalf("the server did not start: %s", stderr.String())
-	}
 	go func() {
 		for lines.Scan() {
 			var e node.Event

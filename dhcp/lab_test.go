@@ -8,6 +8,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"bramble/internal/golden"
 	"bramble/lab"
 	"bramble/node"
 )
@@ -58,7 +59,7 @@ func TestBesideHouseRouter(t *testing.T) {
 		if own[0].dst != broadcastMAC {
 			t.Errorf("%s: the OFFER went to %s; want a broadcast", test.name, own[0].dst)
 		}
-		golden(t, test.name+".hex", lines(own[0].raw))
+		golden.Compare(t, test.name+".hex", lines(own[0].raw))
 	}
 	server.timeline(t, mustMAC("b8:27:eb:69:20:2e"), "boot.started dhcp.offered")
 

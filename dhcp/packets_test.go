@@ -3,15 +3,9 @@ package dhcp
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"flag"
-	"os"
-	"path/filepath"
-	"testing"
 
 	"bramble/node"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // The options of pi-netboot.md section 6, from the magic cookie on.
 const (
@@ -67,27 +61,6 @@ func discoverPi4() []byte {
 }
 func discoverPi5() []byte {
 	return request(0x12345678, "2c:cf:67:aa:bb:cc", cookie+discover+sorted55+arch0+undi+guidPi5+class60+end)
-}
-
-// golden compares got with testdata/NAME, or writes it with -update.
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatalf("no golden file; run go test ./dhcp -update: %v", err)
-	}
-	if string(want) != string(got) {
-		t.Errorf("%s differs\ngot  %s\nwant %s", name, got, want)
-	}
 }
 
 // lines is a packet as hex, 16 bytes a line, for golden files that people can read in a diff.

@@ -35,23 +35,6 @@ func firmware(t *testing.T) string {
 	return dir
 }
 
-// plug connects a segment of simulated boards with one of the lab.
-func plug(t *testing.T, seg *lab.Bench) *pisim.Segment {
-	t.Helper()
-	boards := &pisim.Segment{}
-	err := seg.Host("boards").Do(func() error {
-		up, err := boards.Uplink("eth0")
-		if err == nil {
-			t.Cleanup(func() { _ = up.Close() })
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return boards
-}
-
 // Every model boots to its kernel in both modes, and takes us for its TFTP server in every stage.
 func TestSimulatedBoards(t *testing.T) {
 	lab.Need(t, "ip", "dnsmasq")
@@ -75,7 +58,7 @@ func TestSimulatedBoards(t *testing.T) {
 					t.Fatal(err)
 				}
 				board := pisim.Board{Model: model, Serial: 0x8b07bcc6}
-				r := board.Boot(t.Context(), plug(t, seg))
+				r := board.Boot(t.Context(), seg.Boards(seg.Host("boards")))
 				if r.Outcome != pisim.Kernel || r.Server != "10.77.0.2" || !netip.MustParsePrefix("10.77.0.0/24").Contains(ipOf(r.Address)) || len(r.Warnings) > 0 {
 					t.Errorf("%s; address %s, server %s, warnings %q", r, r.Address, r.Server, r.Warnings)
 					for _, e := range r.Timeline {
@@ -105,7 +88,7 @@ func TestSimulatedTower(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			fleet := pisim.NewFleet(plug(t, seg), pisim.Board{Model: model, Serial: 0x8b07bc00}, 32)
+			fleet := pisim.NewFleet(seg.Boards(seg.Host("boards")), pisim.Board{Model: model, Serial: 0x8b07bc00}, 32)
 			fleet.Stagger = 500 * time.Millisecond
 			has := map[string]string{}
 			for _, r := range fleet.Run(t.Context()) {

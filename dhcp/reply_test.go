@@ -10,6 +10,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"bramble/boot"
+	"bramble/internal/golden"
 )
 
 var (
@@ -53,7 +54,7 @@ func TestReplyGolden(t *testing.T) {
 				t.Errorf("delay %v and %d wake-ups; want %v and %d", a.Delay, len(a.WakeUps), test.delay, test.wake)
 			}
 			checkAnswer(t, q, a)
-			golden(t, test.name+".hex", lines(a.Packet))
+			golden.Compare(t, test.name+".hex", lines(a.Packet))
 		})
 	}
 }

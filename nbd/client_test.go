@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"bramble/internal/golden"
 )
 
 // script is a server that says its text whatever it hears.
@@ -93,7 +95,7 @@ func TestNegotiateGolden(t *testing.T) {
 		if _, err := negotiate(&s, "root/0001"); err != nil {
 			t.Fatal(err)
 		}
-		golden(t, "client/"+name, hex.Dump(s.heard.Bytes()))
+		golden.Compare(t, "client/"+name+".golden", hex.Dump(s.heard.Bytes()))
 	}
 }
 

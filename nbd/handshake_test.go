@@ -7,40 +7,14 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"bramble/internal/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-// golden compares got with a file, or writes it.
-func golden(t *testing.T, name string, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatalf("%v; run the test with -update if it is a new one", err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s differs (-want +got):\n%s", path, diff)
-	}
-}
 
 // infoData is the data of GO and INFO.
 func infoData(name string, kinds ...uint16) []byte {
@@ -137,7 +111,7 @@ func TestHandshakeGolden(t *testing.T) {
 			if err != nil {
 				end = err.Error()
 			}
-			golden(t, "handshake/"+name, hex.Dump(server)+end+"\n")
+			golden.Compare(t, "handshake/"+name+".golden", hex.Dump(server)+end+"\n")
 		})
 	}
 }

@@ -1,7 +1,6 @@
 package house
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -126,23 +125,8 @@ type appliance struct {
 // start runs the appliance on a host; heard is called with each event.
 func start(t *testing.T, host *lab.Host, heard func(node.Event)) *appliance {
 	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := host.Command(exe)
-	cmd.Env = append(os.Environ(), serverVar+"=1")
-	cmd.Stderr = t.Output()
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
+	cmd, lines := lab.Again(t, host.NS, serverVar, "1")
 	a := &appliance{heard: heard}
-	ready := lines.Scan()
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
@@ -151,9 +135,6 @@ func start(t *testing.T, host *lab.Host, heard func(node.Event)) *appliance {
 		}
 	}()
 	t.Cleanup(func() { end(t, cmd, read) })
-	if !ready {
-		t.Fatal("the appliance did not start; its reason stands above")
-	}
 	return a
 }
 

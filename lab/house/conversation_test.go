@@ -4,17 +4,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
-	"flag"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
@@ -22,8 +19,6 @@ import (
 	"bramble/lab"
 	"bramble/lab/pisim"
 )
-
-var update = flag.Bool("update", false, "write testdata anew")
 
 // datagram is a UDP datagram on the board's cable.
 type datagram struct {
@@ -238,20 +233,4 @@ func (q *request) unacknowledged() (n int) {
 		}
 	}
 	return n
-}
-
-func compare(t *testing.T, golden, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("the conversation is another one (-update writes it): %s", diff)
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"bramble/internal/golden"
 	"bramble/lab"
 	"bramble/lab/pisim"
 	"bramble/lab/wire"
@@ -176,7 +177,7 @@ func TestHouse(t *testing.T) {
 			cut = func() { cutWithin(t.Context(), plug.Wire, 100) }
 			b := board(t, row.model, row.tune)
 			ears := listen(t, plug)
-			r := b.Boot(t.Context(), uplink(t, plug))
+			r := b.Boot(t.Context(), seg.Boards(plug))
 			if r.Outcome != row.want {
 				t.Errorf("%s; want %s", r, row.want)
 			}
@@ -188,7 +189,7 @@ func TestHouse(t *testing.T) {
 				t.Errorf("the owner reads\n  %s\nwant\n  %s", strings.Join(sees, "\n  "), strings.Join(row.sees, "\n  "))
 			}
 			if row.golden {
-				compare(t, "testdata/conversation.golden", ears.conversation(r))
+				golden.Compare(t, "conversation.golden", ears.conversation(r))
 			}
 			if t.Failed() {
 				for _, e := range r.Timeline {
@@ -226,21 +227,4 @@ func (a *appliance) waitPage(board node.MAC, want []string, blocks string) (says
 		}
 	}
 	return says
-}
-
-// uplink is a switch for boards behind a host's interface.
-func uplink(t *testing.T, host *lab.Host) *pisim.Segment {
-	t.Helper()
-	boards := &pisim.Segment{}
-	err := host.Do(func() error {
-		up, err := boards.Uplink("eth0")
-		if err == nil {
-			t.Cleanup(func() { _ = up.Close() })
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return boards
 }

@@ -2,7 +2,6 @@ package render
 
 import (
 	"bytes"
-	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,9 +9,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"bramble/internal/golden"
+)
 
 var spec = Spec{
 	Initramfs: "bramble-stage1",
@@ -34,8 +33,8 @@ func TestGolden(t *testing.T) {
 		if len(w1)+len(w2) > 0 {
 			t.Errorf("%s: the image's own files warn: %v %v", image, w1, w2)
 		}
-		golden(t, image+".config.golden", config)
-		golden(t, image+".cmdline.golden", []byte(cmdline+"\n"))
+		golden.Compare(t, image+".config.golden", config)
+		golden.Compare(t, image+".cmdline.golden", cmdline+"\n")
 	}
 }
 
@@ -176,16 +175,4 @@ func read(t *testing.T, name string) []byte {
 		t.Fatal(err)
 	}
 	return b
-}
-
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(filepath.Join("testdata", name), got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(string(read(t, name)), string(got)); diff != "" {
-		t.Errorf("%s (-golden +got; -update rewrites it):\n%s", name, diff)
-	}
 }
