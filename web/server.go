@@ -67,6 +67,9 @@ type Server struct {
 	Enrolment  Enrolment
 	NodeConfig NodeConfig
 
+	Routes func(*http.ServeMux) // more of the API; nil: none
+	Git    http.Handler         // at /git/; it asks for the token by itself, as git gives it. nil: none
+
 	DeadConn time.Duration    // how long a node waits for a lost root; 0: one hour
 	Log      *slog.Logger     // nil: slog.Default
 	Now      func() time.Time // nil: time.Now
@@ -195,5 +198,15 @@ func (s *Server) Handler() http.Handler {
 	s.routeNodes(mux)
 	s.routePages(mux)
 	s.routeAPI(mux)
-	return s.guard(mux)
+	if s.Routes != nil {
+		s.Routes(mux)
+	}
+	guarded := s.guard(mux)
+	if s.Git == nil {
+		return guarded
+	}
+	all := http.NewServeMux()
+	all.Handle("/", guarded)
+	all.Handle("/git/", s.Git)
+	return all
 }

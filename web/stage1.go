@@ -175,9 +175,9 @@ func event(r wire.Report) node.Event {
 	case !r.OK:
 		e.Kind = node.StepFailed
 	case r.Step == "login":
-		e.Kind = node.Login
+		e.Kind, e.Text = node.Login, ""
 	case r.Step == "ready":
-		e.Kind = node.Ready
+		e.Kind, e.Text = node.Ready, ""
 	}
 	return e
 }

@@ -79,8 +79,15 @@ func serve(ctx context.Context, s configs.Settings, log *slog.Logger) (err error
 	if _, err := policy.refresh(); err != nil {
 		return err
 	}
-	desk := &boot.Desk{Nodes: journal.Nodes(), Rules: policy.Rules, Record: journal.Record, Now: time.Now}
-	files := &tree.Tree{Desk: desk, Shelf: shelf, MAC: new(neigh.Table).Lookup, HTTP: s.HTTPPort}
+	config, err := openConfig(s, secrets.token, journal.Record, log)
+	if err != nil {
+		return err
+	}
+	present := func() boot.Rules { return config.Current().Rules(policy.Rules()) }
+	neighbour := new(neigh.Table).Lookup
+	render := func(p boot.Plan) ([]byte, error) { return nodeFiles(p, secrets.seed) }
+	desk := &boot.Desk{Nodes: journal.Nodes(), Rules: present, At: rulesAt(config, policy.Rules), Record: journal.Record, Now: time.Now}
+	files := &tree.Tree{Desk: desk, Shelf: shelf, MAC: neighbour, HTTP: s.HTTPPort}
 	blocks := &blocks{journal: journal}
 
 	dhcpServer := &dhcp.Server{Interfaces: names(segs), Ask: desk.Ask, Record: journal.Record, Nodes: journal.Nodes(), Authority: authority(s), Log: log}
@@ -92,7 +99,7 @@ func serve(ctx context.Context, s configs.Settings, log *slog.Logger) (err error
 	nbdServer := &nbd.Server{Exports: shelf, List: true, Logger: log, Opened: blocks.opened, Closed: blocks.closed, MaxConnsPerPeer: 1024}
 	webServer := &web.Server{
 		Addr: port(s.HTTPPort), TLSAddr: port(s.HTTPSPort), CertFile: filepath.Join(s.StateDir, "https.pem"),
-		Token: secrets.token, Private: s.Private, Version: version, Journal: journal, Desk: desk, Rules: policy.Rules, Log: log,
+		Token: secrets.token, Private: s.Private, Version: version, Journal: journal, Desk: desk, Rules: present, Neighbour: neighbour, Log: log,
 		Root: func(host netip.Addr, p boot.Plan) (wire.Block, error) {
 			img, err := shelf.get(p.Image)
 			if err != nil {
@@ -100,8 +107,10 @@ func serve(ctx context.Context, s configs.Settings, log *slog.Logger) (err error
 			}
 			return wire.Block{Addr: net.JoinHostPort(host.String(), strconv.Itoa(s.NBDPort)), Export: p.Image, FSType: img.Root().FSType}, nil
 		},
-		Files:  func(p boot.Plan) ([]byte, error) { return nodeFiles(p, secrets.seed) },
+		Files:  render,
 		Images: func() []apiImage { return listImages(catalogue) },
+		Routes: (&configAPI{store: config, nodes: journal.Nodes(), base: policy.Rules, files: render, now: time.Now}).routes,
+		Git:    config.Handler(),
 	}
 
 	// Listen on everything first: a busy port is an error before any board is answered.
@@ -122,6 +131,7 @@ func serve(ctx context.Context, s configs.Settings, log *slog.Logger) (err error
 		{Name: "tftp", Run: func(ctx context.Context) error { return tftpServer.Serve(ctx, tftpConn) }},
 		{Name: "nbd", Run: func(ctx context.Context) error { return nbdServer.Serve(ctx, nbdListener) }},
 		{Name: "web", Run: webServer.Serve},
+		{Name: "config", Run: config.Run},
 		{Name: "catalogue", Run: func(ctx context.Context) error { return watchCatalogue(ctx, policy, log) }},
 		{Name: "stage 1", Run: func(ctx context.Context) error { return prepare(ctx, shelf, image.ID, log) }},
 	}

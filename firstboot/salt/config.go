@@ -74,7 +74,7 @@ func configure(s wire.Salt, d Dirs) (dir string, err error) {
 		err = os.WriteFile(file, append(text, '\n'), 0o600)
 	}
 	if err != nil {
-		return "", fmt.Errorf("Salt's configuration cannot be written: %w", err)
+		return "", fmt.Errorf("the configuration of Salt cannot be written: %w", err)
 	}
 	return dir, nil
 }

@@ -45,7 +45,7 @@ func (j job) unit(ctx context.Context) (outcome, error) {
 		return outcome{}, ctx.Err()
 	}
 	if err != nil && !errors.As(err, new(*exec.ExitError)) && !errors.Is(err, exec.ErrWaitDelay) {
-		return outcome{}, fmt.Errorf("Salt cannot be started: %w", err)
+		return outcome{}, fmt.Errorf("salt cannot be started: %w", err)
 	}
 	result, peak := readOutcome(j.folder)
 	if result == "" {
@@ -99,7 +99,7 @@ func (j job) plain(ctx context.Context) (outcome, error) {
 	err := cmd.Run()
 	late := errors.Is(ctx.Err(), context.DeadlineExceeded)
 	if cmd.ProcessState == nil {
-		return outcome{}, fmt.Errorf("Salt cannot be started: %w", err)
+		return outcome{}, fmt.Errorf("salt cannot be started: %w", err)
 	}
 	if ctx.Err() != nil {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what did not listen

@@ -71,7 +71,7 @@ func (r Runner) Run(ctx context.Context, s wire.Salt, d Dirs) (Result, error) {
 		stdout: &bounded{max: maxStdout}, stderr: &bounded{max: maxTail, tail: true, also: r.Output},
 	}
 	if err := os.MkdirAll(d.Work, 0o700); err != nil {
-		return Result{}, fmt.Errorf("Salt has no place to work: %w", err)
+		return Result{}, fmt.Errorf("salt has no place to work: %w", err)
 	}
 	began := time.Now()
 	run := job.plain

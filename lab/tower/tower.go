@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,7 +69,7 @@ func Open(o Options) (t *Tower, err error) {
 	if t.segment, err = lab.OpenSegment(); err != nil {
 		return t, err
 	}
-	if t.Router, err = t.segment.AddRouter(lab.RouterConfig{}); err != nil {
+	if t.Router, err = t.segment.AddRouter(lab.RouterConfig{First: netip.MustParseAddr("10.77.0.10"), Last: netip.MustParseAddr("10.77.0.250")}); err != nil {
 		return t, err
 	}
 	if t.Appliance, err = t.segment.AddHost("appliance", addr+"/24"); err != nil {
@@ -182,6 +183,21 @@ func (t *Tower) PowerOn(i int) error {
 	cmd.Stdout, cmd.Stderr = t.log("board "), t.log("board ")
 	t.boards[i] = cmd
 	return cmd.Start()
+}
+
+// Simulate switches count more boards on at once that exist only up to their kernel, and waits until all have it.
+func (t *Tower) Simulate(ctx context.Context, count int) error {
+	cmd := t.segment.Command(t.PiSim, "--iface", port+".w", "--serial", "00100000", "--count", fmt.Sprint(count), "--client", "rfc1350")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })()
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("%d simulated boards did not all come to their kernel: %w: %s", count, err, out.Bytes()[max(0, out.Len()-2000):])
+	}
+	return nil
 }
 
 // PowerOff pulls board i's plug.

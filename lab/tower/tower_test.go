@@ -13,7 +13,7 @@ import (
 )
 
 // open makes a tower of the programs that make build has built.
-func open(t *testing.T, machine string, patience time.Duration) (*Tower, context.Context) {
+func open(t testing.TB, machine string, patience time.Duration) (*Tower, context.Context) {
 	t.Helper()
 	lab.Need(t, "qemu-system-aarch64", "dnsmasq", "ssh", "ssh-keygen", "nsenter", "ip")
 	build, err := filepath.Abs("../../build")
@@ -42,7 +42,7 @@ func open(t *testing.T, machine string, patience time.Duration) (*Tower, context
 	return tower, ctx
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
