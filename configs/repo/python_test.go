@@ -10,14 +10,15 @@ import (
 
 // What Salt's own git clients can do with the appliance's repository.
 func TestPython(t *testing.T) {
-	lab.Need(t, "git", "python3")
-	if out, err := exec.Command("python3", "-c", "import git, pygit2").CombinedOutput(); err != nil {
+	const python = "/usr/bin/python3" // Debian's, which has the packages; another may come first in PATH
+	lab.Need(t, "git", python)
+	if out, err := exec.Command(python, "-c", "import git, pygit2").CombinedOutput(); err != nil {
 		t.Fatalf("python3 lacks pygit2 or GitPython; install python3-pygit2 and python3-git: %s", out)
 	}
 	w := open(t, Options{})
 	first := w.Current().Commit
 	url := strings.Replace(w.serve(), "admin:"+token+"@", "", 1)
-	out, err := exec.Command("python3", "testdata/clients.py", url, token).CombinedOutput()
+	out, err := exec.Command(python, "testdata/clients.py", url, token).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
