@@ -190,3 +190,17 @@ func FuzzFold(f *testing.F) {
 		}
 	})
 }
+
+// An alarm is not forgotten because the boot goes on; the next boot starts without it.
+func TestAlarmStays(t *testing.T) {
+	mac := MAC{0xb8, 0x27, 0xeb, 1, 2, 3}
+	s := Apply(State{}, Event{Kind: BootStarted, Node: mac, Boot: "b1"})
+	s = Apply(s, Event{Kind: Alarm, Node: mac, Text: "Another key came with the token."})
+	s = Apply(s, Event{Kind: Login, Node: mac})
+	if s.Stage != StageLogin || !s.Frozen || s.Problem != "Another key came with the token." {
+		t.Errorf("after the login: %+v", s)
+	}
+	if s = Apply(s, Event{Kind: BootStarted, Node: mac, Boot: "b2"}); s.Frozen || s.Problem != "" {
+		t.Errorf("after the next power-on: %+v", s)
+	}
+}

@@ -169,7 +169,10 @@ func (s *State) reach(to Stage) {
 	if to < s.Stage || to == StageNone {
 		return
 	}
-	s.Stage, s.Offers, s.Problem = to, 0, ""
+	s.Stage, s.Offers = to, 0
+	if !s.Frozen {
+		s.Problem = ""
+	}
 }
 
 // refine keeps the more telling of two models: bootcode.bin on a 3B answers to Pi3, but its ROM had said 3B.
