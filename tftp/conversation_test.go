@@ -49,8 +49,8 @@ func TestFirstAnswerTriesInASecond(t *testing.T) {
 	c := talkTo(1024, "tsize 0")
 	c.begin(zero)
 	tries := 1
-	for now := zero; now.Before(zero.Add(time.Second)); now = now.Add(time.Millisecond) {
-		if c.expire(now) != nil {
+	for at := zero; at.Before(zero.Add(time.Second)); at = at.Add(time.Millisecond) {
+		if c.expire(at) != nil {
 			tries++
 		}
 	}
@@ -161,8 +161,8 @@ func TestOutcomes(t *testing.T) {
 		for _, b := range c.hears {
 			talk.receive(zero, b)
 		}
-		for now := zero; c.idle && talk.end == talking && now.Before(zero.Add(time.Minute)); now = now.Add(10 * time.Millisecond) {
-			talk.expire(now)
+		for at := zero; c.idle && talk.end == talking && at.Before(zero.Add(time.Minute)); at = at.Add(10 * time.Millisecond) {
+			talk.expire(at)
 		}
 		if c.end != talking {
 			talk.end = c.end

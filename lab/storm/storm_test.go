@@ -116,10 +116,10 @@ func compare(t *testing.T, calm, rough []pisim.Report) {
 }
 
 // Clients that neither ask again for a lost request nor acknowledge a duplicate come through about as often as their
-// rules allow: within one point and three standard deviations of the sample, 1 + 3 * 2.2 points. Whether it is one point
-// is decided in fake time, by tftp's TestStrictClients; here it is seen that sockets and processors do not change it.
-// The last storm is without loss, and its boards come through, but for one in twenty: such a client is lost when the
-// machine is so busy that an answer is later than the server's timer.
+// rules allow: within one point and two standard deviations of the sample, 1 + 2 * 1.6 points for 896 boots. Whether it is
+// one point is decided in fake time, by tftp's TestStrictClients; here it is seen that sockets and processors do not
+// change it. Every eighth storm is without loss, and its boards come through, but for one in twenty: such a client is
+// lost when the machine is so busy that an answer is later than the server's timer.
 //
 // The files are tiny, else no such client comes through. Boards give up sooner than real ones, which changes how long
 // they wait and not their luck: start.elf after 1.2 s instead of 10 s, and the next DISCOVER comes after 1 s instead of 5 s.
@@ -127,9 +127,9 @@ func compare(t *testing.T, calm, rough []pisim.Report) {
 func TestStrictStorm(t *testing.T) {
 	lab.Need(t, "ip", "dnsmasq")
 	const sends = 8 // of a packet, within a board's patience
-	storms := 8
+	storms := 16
 	if raceEnabled || testing.Short() {
-		storms = 3
+		storms = 2
 	}
 	seg := lan(t, firmware(t, func(size int) int { return min(size, 1400) }))
 	m := model3BPlus(t)
@@ -143,7 +143,7 @@ func TestStrictStorm(t *testing.T) {
 
 	through, sum := 0, 0
 	for seed := range storms {
-		like, calm := pisim.Board{Model: m, Serial: serial}, seed == storms-1
+		like, calm := pisim.Board{Model: m, Serial: serial}, seed%8 == 7
 		if !calm {
 			like.Faults.Loss = loss
 		}
@@ -159,8 +159,8 @@ func TestStrictStorm(t *testing.T) {
 	odds, share := pisim.Odds(ref, loss, sends), float64(through)/float64(sum)
 	sigma := math.Sqrt(odds * (1 - odds) / float64(sum))
 	t.Logf("%d of %d came through, %.4f; the rules leave %.4f possible (standard deviation %.4f)", through, sum, share, odds, sigma)
-	if math.Abs(share-odds) > 0.01+3*sigma {
-		t.Errorf("the share %.4f is more than %.4f from the odds %.4f", share, 0.01+3*sigma, odds)
+	if math.Abs(share-odds) > 0.01+2*sigma {
+		t.Errorf("the share %.4f is more than %.4f from the odds %.4f", share, 0.01+2*sigma, odds)
 	}
 }
 
